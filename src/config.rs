@@ -1,0 +1,1 @@
+//! Settings: flags, environment, file and defaults, in that order of precedence.

@@ -1,0 +1,93 @@
+//! Where files come from: the [`Upstream`] seam, and the Hub's client behind it.
+
+mod error;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use crate::image::{Commit, ContentId, FilePath, RepoId, Snapshot};
+
+pub use error::UpstreamError;
+
+/// The bytes of a range, in order. It yields exactly as many bytes as were asked for, or ends with one error.
+/// Dropping it closes the connection.
+pub type ByteStream = BoxStream<'static, Result<Bytes, UpstreamError>>;
+
+/// What a revision turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The repository in its canonical spelling.
+    pub repo: RepoId,
+    /// The commit that the revision names now.
+    pub commit: Commit,
+    /// Whether it can only be seen with credentials.
+    pub private: bool,
+    /// Whether its content is only for those whom the owner let in.
+    pub gated: bool,
+}
+
+/// The named revisions of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refs {
+    /// Branches, each with the commit it points at.
+    pub branches: Vec<(String, Commit)>,
+    /// Tags, likewise.
+    pub tags: Vec<(String, Commit)>,
+}
+
+/// A file of a commit, as [`Upstream::read`] wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteFile {
+    /// The repository in its canonical spelling.
+    pub repo: RepoId,
+    /// The commit.
+    pub commit: Commit,
+    /// The path inside it.
+    pub path: FilePath,
+    /// The size that the listing gave.
+    pub size: u64,
+    /// What the listing said the bytes are. Not verified by `read`: whoever writes the bytes down checks them.
+    pub content: ContentId,
+}
+
+/// A place that repositories come from: the Hub, a mirror of it, a local folder.
+///
+/// Every call may be cancelled by dropping its future. Calls retry what is worth retrying by themselves; an error is final for the caller.
+pub trait Upstream: Send + Sync + 'static {
+    /// The commit that `revision` names now; the default branch without one. `repo` may be spelled in any letter case.
+    fn resolve<'a>(
+        &'a self,
+        repo: &'a RepoId,
+        revision: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Resolved, UpstreamError>>;
+
+    /// Whether the content of a gated repository may be read with the credentials at hand.
+    fn access<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<(), UpstreamError>>;
+
+    /// The branches and tags.
+    fn refs<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<Refs, UpstreamError>>;
+
+    /// The known commits whose hex digits begin with `prefix` (8 to 39 lower-case hex digits), each once, in no order. None is no error.
+    fn commits<'a>(
+        &'a self,
+        repo: &'a RepoId,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Commit>, UpstreamError>>;
+
+    /// The files of a commit.
+    fn snapshot<'a>(
+        &'a self,
+        repo: &'a RepoId,
+        commit: Commit,
+    ) -> BoxFuture<'a, Result<Snapshot, UpstreamError>>;
+
+    /// The bytes `range` of a file; `range.end` is at most the file's size. An empty range asks nobody.
+    fn read<'a>(
+        &'a self,
+        file: &'a RemoteFile,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<ByteStream, UpstreamError>>;
+}

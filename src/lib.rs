@@ -1,0 +1,23 @@
+//! hf-oci: a pull-through caching registry whose images are Hugging Face repositories.
+//!
+//! The crate is built in rings; an inner ring knows nothing of an outer one (a test holds the rule):
+//!
+//! * pure: [`oci`], [`layer`], [`image`] (no runtime, file or socket)
+//! * effects: [`hub`] (where files come from), [`store`] (the OCI image layout on disk)
+//! * work: [`fill`] (reference to image; the cold path, read from top to bottom)
+//! * edges: [`registry`] (HTTP `/v2`), [`server`], [`cli`], [`config`], [`telemetry`]
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod fill;
+pub mod hub;
+pub mod image;
+pub mod layer;
+pub mod oci;
+pub mod registry;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+
+pub use error::{Error, Kind};

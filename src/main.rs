@@ -1,0 +1,2 @@
+//! The `hf-oci` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The pull side of the distribution specification over HTTP.

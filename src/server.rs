@@ -1,0 +1,1 @@
+//! Listeners, limits and the drain at the end.
