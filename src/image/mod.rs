@@ -2,8 +2,16 @@
 //!
 //! Pure: the same snapshot gives the same bytes on any machine at any time.
 
+mod card;
+mod document;
+mod layers;
 mod repo;
+mod select;
 mod snapshot;
 
+pub use card::{CARD, MAX_CARD, license};
+pub use document::{Document, LayerRecord, RECIPE, Subject, documents};
+pub use layers::{Layout, recipe, split};
 pub use repo::{Commit, CommitError, ContentId, RepoId, RepoIdError, RepoKind};
+pub use select::{SelectError, Selected, select};
 pub use snapshot::{ContentError, Entry, FilePath, MAX_FILE, Snapshot};

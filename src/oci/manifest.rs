@@ -85,6 +85,9 @@ pub struct Manifest {
 /// An image config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
+    /// When the image was made, RFC 3339.
+    #[serde(default)]
+    pub created: String,
     /// CPU architecture, in Go's spelling.
     pub architecture: String,
     /// Variant of the CPU.
@@ -123,6 +126,10 @@ pub struct RootFs {
 /// How a layer came to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
+    /// When the layer was made, RFC 3339.
+    #[serde(default)]
+    pub created: String,
     /// What made the layer, as `docker history` shows it.
+    #[serde(default)]
     pub created_by: String,
 }
