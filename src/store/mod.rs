@@ -1,11 +1,29 @@
 //! The data directory: an OCI image layout, and an index over it that can be rebuilt.
 //!
-//! All calls block on files; callers on the runtime wrap them in `spawn_blocking`.
+//! ```text
+//! oci-layout  index.json  blobs/sha256/HEX     what is published: readable by any OCI tool
+//! staging/                                     what is not yet
+//! index/                                       sled: may be deleted or damaged at any time
+//! lock                                         held by the server while it runs
+//! ```
+//!
+//! Publish order: blobs (fsync, rename, fsync of the folder), then `index.json` by rename, then sled. A crash between any two leaves
+//! nothing wrong, only work to redo. All calls block on files; callers on the runtime wrap them in `spawn_blocking`.
 
-use std::fs::File;
+mod blobs;
+mod index;
+mod layout;
+mod rebuild;
 
-use crate::image::RepoId;
-use crate::oci::Digest;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::image::{Commit, Document, LayerRecord, Layout, RepoId};
+use crate::oci::{Digest, ImageName, Tag};
+
+pub use blobs::Staging;
+pub use layout::Reference;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +36,35 @@ pub enum StoreError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The disk has no room.
+    #[error("the disk of the data directory is full: {needed} bytes are needed")]
+    Full {
+        /// Bytes that were asked for.
+        needed: u64,
+    },
+    /// Another process has the data directory.
+    #[error(
+        "another hf-oci uses the data directory {0}; stop it, or give this one another --data-dir"
+    )]
+    Locked(PathBuf),
+    /// The data directory holds something else.
+    #[error("{0} cannot be used as a data directory: {1}")]
+    Foreign(PathBuf, String),
+    /// The index failed; it is rebuilt at the next start.
+    #[error("the index failed: {0}")]
+    Index(String),
+}
+
+impl StoreError {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Self::Full { needed: 0 }
+            }
+            _ => Self::Io { what, source },
+        }
+    }
 }
 
 /// What a repository knows of one of its digests.
@@ -29,27 +76,222 @@ pub struct Member {
     pub size: u64,
 }
 
-/// The data directory of one server.
-pub struct Store {}
+/// An image as names refer to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageKey {
+    /// The name that it was asked by; a selection is part of it.
+    pub name: ImageName,
+    /// How it was cut into layers.
+    pub layout: Layout,
+    /// The commit.
+    pub commit: Commit,
+}
+
+/// An image to publish.
+#[derive(Debug, Clone)]
+pub struct NewImage {
+    /// Under which key.
+    pub key: ImageKey,
+    /// The repository in its canonical spelling.
+    pub repo: RepoId,
+    /// Its layers, all published.
+    pub layers: Vec<LayerRecord>,
+    /// Its configs and manifests and, last, its index.
+    pub documents: Vec<Document>,
+}
+
+/// An image that is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Digest of its index.
+    pub index: Digest,
+    /// Length of the index in bytes.
+    pub size: u64,
+}
+
+/// The data directory of one server, locked for it.
+pub struct Store {
+    root: PathBuf,
+    index: index::Index,
+    layout: Mutex<layout::Layout>,
+    _lock: File,
+}
 
 impl Store {
+    /// Opens or makes a data directory, takes its lock, clears what was never published, and rebuilds the index if it is missing,
+    /// damaged or not of this `index.json`.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        layout::prepare(root)?;
+        let lock = lock(root)?;
+        blobs::clear_staging(root)?;
+        let layout = layout::Layout::read(root)?;
+        let index = rebuild::open(root, &layout)?;
+        Ok(Self {
+            root: root.to_owned(),
+            index,
+            layout: Mutex::new(layout),
+            _lock: lock,
+        })
+    }
+
+    /// The data directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Whether `digest` (an index, manifest, config or layer) is part of an image of `repo`, whose letters are folded.
-    pub fn member(&self, _repo: &RepoId, _digest: &Digest) -> Result<Option<Member>, StoreError> {
-        Ok(None)
+    pub fn member(&self, repo: &RepoId, digest: &Digest) -> Result<Option<Member>, StoreError> {
+        self.index.member(repo, digest)
     }
 
     /// Opens a published blob and tells its length; `None` if it is not there.
-    pub fn open_blob(&self, _digest: &Digest) -> Result<Option<(File, u64)>, StoreError> {
-        Ok(None)
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64)>, StoreError> {
+        blobs::open(&self.root, digest)
     }
 
     /// Reads a whole small blob (a manifest, config or index), at most 4 MiB.
-    pub fn read_blob(&self, _digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(None)
+    pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        blobs::read(&self.root, digest)
     }
 
     /// The names of all cached images, sorted by bytes, each once.
     pub fn catalog(&self) -> Result<Vec<String>, StoreError> {
-        Ok(Vec::new())
+        Ok(self.lock_layout().names())
+    }
+
+    /// What a tag of a name last meant, if its image was published. Also for commits: the tag is their 40 digits.
+    pub fn reference(&self, name: &ImageName, tag: &Tag) -> Option<Reference> {
+        self.lock_layout()
+            .find(name.as_str(), tag.as_str())
+            .cloned()
+    }
+
+    /// All tags that are known of the images of `repo`, sorted, each once.
+    pub fn known_tags(&self, repo: &RepoId) -> Vec<String> {
+        self.lock_layout().tags(repo)
+    }
+
+    /// All known commits of `repo`, each once.
+    pub fn known_commits(&self, repo: &RepoId) -> Vec<Commit> {
+        self.lock_layout().commits(repo)
+    }
+
+    /// The image of a key, if all its layers are there.
+    pub fn image(&self, key: &ImageKey) -> Result<Option<Stored>, StoreError> {
+        let Some((stored, layers)) = self.index.image(key)? else {
+            return Ok(None);
+        };
+        let whole = layers
+            .iter()
+            .all(|(digest, size)| blobs::has(&self.root, digest, *size));
+        Ok((whole && blobs::has(&self.root, &stored.index, stored.size)).then_some(stored))
+    }
+
+    /// The layer of a recipe, if its blob is there.
+    pub fn layer(&self, recipe: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        let record = self.index.layer(recipe)?;
+        Ok(record.filter(|r| blobs::has(&self.root, &r.descriptor.digest, r.descriptor.size)))
+    }
+
+    /// Makes a staging file of exactly `size` bytes, the disk's room for it taken. Dropping it without publishing removes it.
+    pub fn stage(&self, size: u64) -> Result<Staging, StoreError> {
+        Staging::new(&self.root, size)
+    }
+
+    /// Publishes a sealed layer and remembers its recipe.
+    pub fn publish_layer(
+        &self,
+        staging: Staging,
+        recipe: &Digest,
+        record: &LayerRecord,
+    ) -> Result<(), StoreError> {
+        staging.publish(&record.descriptor.digest)?;
+        self.index.put_layer(recipe, record)
+    }
+
+    /// Publishes an image whose layers are published, under a tag. `now` is written into `index.json`, nowhere else.
+    pub fn publish_image(
+        &self,
+        image: &NewImage,
+        tag: &Tag,
+        now: std::time::SystemTime,
+    ) -> Result<Stored, StoreError> {
+        let mut index = None;
+        for document in &image.documents {
+            blobs::put(&self.root, &document.descriptor.digest, &document.bytes)?;
+            index = Some(Stored {
+                index: document.descriptor.digest,
+                size: document.descriptor.size,
+            });
+        }
+        let stored =
+            index.ok_or_else(|| StoreError::Index("an image without documents".to_owned()))?;
+        blobs::sync_folder(&self.root)?;
+        let reference = Reference {
+            name: image.key.name.to_string(),
+            tag: tag.to_string(),
+            repo: image.repo.clone(),
+            commit: image.key.commit,
+            layout: image.key.layout,
+            index: stored.index,
+            size: stored.size,
+            time: now,
+        };
+        let mut layout = self.lock_layout();
+        // The index learns first what must be there when a request comes; its stamp, last, says which index.json it is of.
+        self.index.put_image(image, stored)?;
+        layout.set(reference);
+        self.index.stamp(&layout.write(&self.root)?)?;
+        Ok(stored)
+    }
+
+    /// Notes that a tag now means a commit whose image is in the store already.
+    pub fn set_tag(
+        &self,
+        key: &ImageKey,
+        repo: &RepoId,
+        stored: Stored,
+        tag: &Tag,
+        now: std::time::SystemTime,
+    ) -> Result<(), StoreError> {
+        let mut layout = self.lock_layout();
+        let known = layout.find(key.name.as_str(), tag.as_str());
+        if known.is_some_and(|k| k.index == stored.index) {
+            return Ok(());
+        }
+        layout.set(Reference {
+            name: key.name.to_string(),
+            tag: tag.to_string(),
+            repo: repo.clone(),
+            commit: key.commit,
+            layout: key.layout,
+            index: stored.index,
+            size: stored.size,
+            time: now,
+        });
+        self.index.stamp(&layout.write(&self.root)?)
+    }
+
+    /// A poisoned lock is taken all the same: the layout is replaced in one step, so it is never half changed.
+    fn lock_layout(&self) -> MutexGuard<'_, layout::Layout> {
+        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+fn lock(root: &Path) -> Result<File, StoreError> {
+    let path = root.join("lock");
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(StoreError::io("opening lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked(root.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(StoreError::io("locking lock")(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! The sled index: what can be looked up fast, and rebuilt from the layout at any time.
+//!
+//! Keys: `images` NAME NUL LAYOUT NUL COMMIT; `layers` RECIPE; `members` REPOSITORY NUL DIGEST; `meta` "index.json" → its digest.
+//! Values are JSON.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sled::{Batch, Db, Tree};
+
+use super::{ImageKey, Member, NewImage, StoreError, Stored};
+use crate::image::{LayerRecord, RepoId};
+use crate::oci::{Descriptor, Digest};
+
+/// Bytes of sled's page cache. Its default is 1 GiB.
+const CACHE: u64 = 8 << 20;
+
+const STAMP: &str = "index.json";
+
+/// The four trees.
+pub(super) struct Index {
+    images: Tree,
+    layers: Tree,
+    members: Tree,
+    meta: Tree,
+    _db: Db,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ImageValue {
+    index: Digest,
+    size: u64,
+    layers: Vec<(Digest, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MemberValue {
+    media_type: String,
+    size: u64,
+}
+
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> Self {
+        Self::Index(error.to_string())
+    }
+}
+
+impl Index {
+    /// Opens or makes the index in `folder`. May fail on a damaged one, and may panic: the caller guards.
+    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let db = sled::Config::new()
+            .path(folder)
+            .cache_capacity(CACHE)
+            .open()?;
+        Ok(Self {
+            images: db.open_tree("images")?,
+            layers: db.open_tree("layers")?,
+            members: db.open_tree("members")?,
+            meta: db.open_tree("meta")?,
+            _db: db,
+        })
+    }
+
+    /// Whether every value can be read, and the index is of this `index.json`.
+    pub(super) fn is_of(&self, layout: Option<Digest>) -> Result<bool, StoreError> {
+        let stamp = self.meta.get(STAMP)?;
+        if stamp.as_deref() != layout.as_ref().map(|d| d.as_bytes().as_slice()) {
+            return Ok(false);
+        }
+        for value in self.images.iter().values() {
+            parse::<ImageValue>(&value?)?;
+        }
+        for value in self.layers.iter().values() {
+            parse::<LayerRecord>(&value?)?;
+        }
+        for value in self.members.iter().values() {
+            parse::<MemberValue>(&value?)?;
+        }
+        Ok(true)
+    }
+
+    /// Notes of which `index.json` this is the index.
+    pub(super) fn stamp(&self, layout: &Digest) -> Result<(), StoreError> {
+        self.meta.insert(STAMP, layout.as_bytes())?;
+        Ok(())
+    }
+
+    pub(super) fn member(
+        &self,
+        repo: &RepoId,
+        digest: &Digest,
+    ) -> Result<Option<Member>, StoreError> {
+        let value = self.members.get(member_key(repo, digest))?;
+        let value = value.map(|v| parse::<MemberValue>(&v)).transpose()?;
+        Ok(value.map(|v| Member {
+            media_type: v.media_type,
+            size: v.size,
+        }))
+    }
+
+    pub(super) fn layer(&self, recipe: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        let value = self.layers.get(recipe.as_bytes())?;
+        value.map(|v| parse(&v)).transpose()
+    }
+
+    pub(super) fn put_layer(
+        &self,
+        recipe: &Digest,
+        record: &LayerRecord,
+    ) -> Result<(), StoreError> {
+        self.layers.insert(recipe.as_bytes(), render(record)?)?;
+        Ok(())
+    }
+
+    /// The image of a key, with the digests and sizes of its layers.
+    pub(super) fn image(
+        &self,
+        key: &ImageKey,
+    ) -> Result<Option<(Stored, Vec<(Digest, u64)>)>, StoreError> {
+        let Some(value) = self.images.get(image_key(key))? else {
+            return Ok(None);
+        };
+        let value: ImageValue = parse(&value)?;
+        let stored = Stored {
+            index: value.index,
+            size: value.size,
+        };
+        Ok(Some((stored, value.layers)))
+    }
+
+    /// Learns an image: its members, then itself.
+    pub(super) fn put_image(&self, image: &NewImage, stored: Stored) -> Result<(), StoreError> {
+        let documents = image.documents.iter().map(|d| &d.descriptor);
+        let layers = image.layers.iter().map(|l| &l.descriptor);
+        self.put_members(&image.repo, documents.chain(layers))?;
+        let value = ImageValue {
+            index: stored.index,
+            size: stored.size,
+            layers: image
+                .layers
+                .iter()
+                .map(|l| (l.descriptor.digest, l.descriptor.size))
+                .collect(),
+        };
+        self.images.insert(image_key(&image.key), render(&value)?)?;
+        Ok(())
+    }
+
+    fn put_members<'a>(
+        &self,
+        repo: &RepoId,
+        descriptors: impl Iterator<Item = &'a Descriptor>,
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for descriptor in descriptors {
+            let value = MemberValue {
+                media_type: descriptor.media_type.clone(),
+                size: descriptor.size,
+            };
+            batch.insert(member_key(repo, &descriptor.digest), render(&value)?);
+        }
+        self.members.apply_batch(batch)?;
+        Ok(())
+    }
+}
+
+fn image_key(key: &ImageKey) -> Vec<u8> {
+    format!("{}\0{}\0{}", key.name, key.layout, key.commit).into_bytes()
+}
+
+fn member_key(repo: &RepoId, digest: &Digest) -> Vec<u8> {
+    let mut key = repo.folded().to_string().into_bytes();
+    key.push(0);
+    key.extend_from_slice(digest.as_bytes());
+    key
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|e| StoreError::Index(e.to_string()))
+}
+
+fn render(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|e| StoreError::Index(e.to_string()))
+}

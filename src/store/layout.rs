@@ -1,0 +1,223 @@
+//! `oci-layout` and `index.json`: which images there are, under which references.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::{StoreError, blobs};
+use crate::image::{Commit, Layout as LayerLayout, RepoId};
+use crate::oci::{Descriptor, Digest, MEDIA_INDEX};
+
+const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const REPOSITORY: &str = "io.hf-oci.repository";
+const COMMIT: &str = "io.hf-oci.commit";
+const LAYOUT: &str = "io.hf-oci.layout";
+const TIME: &str = "io.hf-oci.time";
+
+/// A name and tag, and the image they mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The name.
+    pub name: String,
+    /// The tag.
+    pub tag: String,
+    /// The repository in its canonical spelling.
+    pub repo: RepoId,
+    /// The commit.
+    pub commit: Commit,
+    /// How the image was cut into layers.
+    pub layout: LayerLayout,
+    /// Digest of the image's index.
+    pub index: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When the reference came to mean this image.
+    pub time: SystemTime,
+}
+
+/// What `index.json` says. Entries that other tools put there are kept as they are.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    references: BTreeMap<(String, String), Reference>,
+    foreign: Vec<Value>,
+    digest: Option<Digest>,
+}
+
+/// Makes the folders and the marker of an OCI layout, or finds that they are there.
+pub(super) fn prepare(root: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(root.join("blobs/sha256"))
+        .map_err(StoreError::io(format!("making {}", root.display())))?;
+    fs::create_dir_all(root.join("staging")).map_err(StoreError::io("making staging"))?;
+    let marker = root.join("oci-layout");
+    match fs::read_to_string(&marker) {
+        Ok(text) => {
+            let version = serde_json::from_str::<Value>(&text)
+                .ok()
+                .and_then(|v| v["imageLayoutVersion"].as_str().map(str::to_owned));
+            match version.as_deref() {
+                Some(v) if v.starts_with("1.") => Ok(()),
+                _ => Err(StoreError::Foreign(
+                    root.to_owned(),
+                    "its oci-layout is not of version 1".to_owned(),
+                )),
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            blobs::replace(root, "oci-layout", OCI_LAYOUT.as_bytes())
+        }
+        Err(error) => Err(StoreError::io("reading oci-layout")(error)),
+    }
+}
+
+impl Layout {
+    /// Reads `index.json`; a missing one is empty, a damaged one an error: it is the truth, and nothing may overwrite it.
+    pub(super) fn read(root: &Path) -> Result<Self, StoreError> {
+        let bytes = match fs::read(root.join("index.json")) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(StoreError::io("reading index.json")(error)),
+        };
+        let foreign = |why: String| StoreError::Foreign(root.to_owned(), why);
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| {
+            foreign(format!(
+                "its index.json is damaged ({e}); restore or remove it"
+            ))
+        })?;
+        let manifests = value["manifests"]
+            .as_array()
+            .ok_or_else(|| foreign("its index.json lists no manifests".to_owned()))?;
+        let mut layout = Self {
+            digest: Some(Digest::of(&bytes)),
+            ..Self::default()
+        };
+        for entry in manifests {
+            match reference(entry) {
+                Some(reference) => layout.insert(reference),
+                None => layout.foreign.push(entry.clone()),
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Digest of the `index.json` that was read or written last.
+    pub(super) const fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.references.values()
+    }
+
+    pub(super) fn find(&self, name: &str, tag: &str) -> Option<&Reference> {
+        self.references.get(&(name.to_owned(), tag.to_owned()))
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .references
+            .keys()
+            .map(|(name, _)| name.clone())
+            .collect();
+        names.dedup();
+        names
+    }
+
+    pub(super) fn tags(&self, repo: &RepoId) -> Vec<String> {
+        let mut tags: Vec<String> = self.of(repo).map(|r| r.tag.clone()).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags
+    }
+
+    pub(super) fn commits(&self, repo: &RepoId) -> Vec<Commit> {
+        let mut commits: Vec<Commit> = self.of(repo).map(|r| r.commit).collect();
+        commits.sort_unstable();
+        commits.dedup();
+        commits
+    }
+
+    fn of<'a>(&'a self, repo: &RepoId) -> impl Iterator<Item = &'a Reference> {
+        let repo = repo.folded();
+        self.references().filter(move |r| r.repo.folded() == repo)
+    }
+
+    /// Points a reference at an image. The image that it meant before stays listed, under its commit.
+    pub(super) fn set(&mut self, reference: Reference) {
+        let old = self.find(&reference.name, &reference.tag).cloned();
+        if let Some(old) = old.filter(|old| old.index != reference.index) {
+            let tag = old.commit.to_string();
+            if self.find(&old.name, &tag).is_none() {
+                self.insert(Reference { tag, ..old });
+            }
+        }
+        self.insert(reference);
+    }
+
+    fn insert(&mut self, reference: Reference) {
+        let key = (reference.name.clone(), reference.tag.clone());
+        self.references.insert(key, reference);
+    }
+
+    /// Replaces `index.json`; tells its digest.
+    pub(super) fn write(&mut self, root: &Path) -> Result<Digest, StoreError> {
+        let manifests: Vec<Value> = self
+            .references()
+            .map(descriptor)
+            .map(|d| serde_json::to_value(d).unwrap_or(Value::Null))
+            .chain(self.foreign.iter().cloned())
+            .collect();
+        let value = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": MEDIA_INDEX,
+            "manifests": manifests,
+        });
+        let bytes = value.to_string().into_bytes();
+        blobs::replace(root, "index.json", &bytes)?;
+        blobs::sync(root, ".")?;
+        let digest = Digest::of(&bytes);
+        self.digest = Some(digest);
+        Ok(digest)
+    }
+}
+
+fn descriptor(reference: &Reference) -> Descriptor {
+    let annotations = [
+        (REF_NAME, format!("{}:{}", reference.name, reference.tag)),
+        (REPOSITORY, reference.repo.to_string()),
+        (COMMIT, reference.commit.to_string()),
+        (LAYOUT, reference.layout.to_string()),
+        (
+            TIME,
+            humantime::format_rfc3339_seconds(reference.time).to_string(),
+        ),
+    ];
+    Descriptor {
+        media_type: MEDIA_INDEX.to_owned(),
+        digest: reference.index,
+        size: reference.size,
+        platform: None,
+        annotations: annotations.map(|(k, v)| (k.to_owned(), v)).into(),
+    }
+}
+
+/// The reference that a descriptor of ours stands for; `None` for any other descriptor.
+fn reference(entry: &Value) -> Option<Reference> {
+    let descriptor: Descriptor = serde_json::from_value(entry.clone()).ok()?;
+    let text = |key: &str| descriptor.annotations.get(key).map(String::as_str);
+    let (name, tag) = text(REF_NAME)?.rsplit_once(':')?;
+    Some(Reference {
+        name: name.to_owned(),
+        tag: tag.to_owned(),
+        repo: text(REPOSITORY)?.parse().ok()?,
+        commit: text(COMMIT)?.parse().ok()?,
+        layout: text(LAYOUT)?.parse().ok()?,
+        index: descriptor.digest,
+        size: descriptor.size,
+        time: humantime::parse_rfc3339(text(TIME)?).ok()?,
+    })
+}

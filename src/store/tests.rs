@@ -1,0 +1,241 @@
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::image::{Subject, documents};
+use crate::layer::{Sealed, Sink};
+
+const COMMIT: &str = "0123456789012345678901234567890123456789";
+
+fn name(text: &str) -> ImageName {
+    ImageName::parse(text).expect("a name")
+}
+
+fn tag(text: &str) -> Tag {
+    text.parse().expect("a tag")
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn layer(store: &Store, content: &[u8]) -> LayerRecord {
+    let sealed = Sealed {
+        digest: Digest::of(content),
+        size: content.len() as u64,
+        diff_id: Digest::of(b"diff"),
+        toc: Digest::of(b"toc"),
+        uncompressed: 9,
+    };
+    let recipe = Digest::of(&[b"recipe ", content].concat());
+    let record = LayerRecord::new(&sealed, recipe);
+    let mut staging = store.stage(sealed.size).expect("room");
+    staging
+        .write(0, &[&content[..1], &content[1..]])
+        .expect("room");
+    store
+        .publish_layer(staging, &recipe, &record)
+        .expect("published");
+    record
+}
+
+fn image(store: &Store, commit: &str, content: &[u8]) -> NewImage {
+    let layers = vec![layer(store, content)];
+    let subject = Subject {
+        repo: "Org/Model".parse().expect("an id"),
+        commit: commit.parse().expect("a commit"),
+        path: String::new(),
+        license: None,
+    };
+    NewImage {
+        key: ImageKey {
+            name: name("org/model"),
+            layout: Layout::Split,
+            commit: subject.commit,
+        },
+        repo: subject.repo.clone(),
+        documents: documents(&subject, &layers).expect("JSON"),
+        layers,
+    }
+}
+
+fn publish(root: &Path) -> (NewImage, Stored) {
+    let store = Store::open(root).expect("a store");
+    let image = image(&store, COMMIT, b"layer one");
+    let stored = store
+        .publish_image(&image, &tag("main"), now())
+        .expect("published");
+    (image, stored)
+}
+
+fn assert_whole(root: &Path, image: &NewImage, stored: Stored) {
+    let store = Store::open(root).expect("a store");
+    assert_eq!(store.image(&image.key).expect("an index"), Some(stored));
+    let folded = image.repo.folded();
+    for document in &image.documents {
+        let member = store
+            .member(&folded, &document.descriptor.digest)
+            .expect("an index");
+        assert_eq!(
+            member.map(|m| m.media_type).as_ref(),
+            Some(&document.descriptor.media_type)
+        );
+    }
+    let recipe = Digest::of(b"recipe layer one");
+    assert_eq!(
+        store.layer(&recipe).expect("an index").as_ref(),
+        Some(&image.layers[0])
+    );
+    assert_eq!(store.catalog().expect("names"), ["org/model"]);
+}
+
+#[test]
+fn a_published_image_is_there_after_a_restart() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (image, stored) = publish(root.path());
+    assert_whole(root.path(), &image, stored);
+}
+
+#[test]
+fn a_deleted_index_is_rebuilt() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (image, stored) = publish(root.path());
+    fs::remove_dir_all(root.path().join("index")).expect("removed");
+    assert_whole(root.path(), &image, stored);
+}
+
+#[test]
+fn an_index_full_of_garbage_is_rebuilt() {
+    for seed in 0..12_u8 {
+        let root = tempfile::tempdir().expect("a folder");
+        let (image, stored) = publish(root.path());
+        garble(&root.path().join("index"), seed);
+        assert_whole(root.path(), &image, stored);
+    }
+}
+
+/// Overwrites every file below `folder` with noise of its length, or of another.
+fn garble(folder: &Path, seed: u8) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            garble(&path, seed);
+            continue;
+        }
+        let len = fs::metadata(&path).expect("a file").len() as usize;
+        let len = if seed.is_multiple_of(3) {
+            len / 2 + 7
+        } else {
+            len.min(1 << 20)
+        };
+        let mut state = u32::from(seed) + 1;
+        let noise: Vec<u8> = (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .collect();
+        fs::write(&path, noise).expect("written");
+    }
+}
+
+#[test]
+fn a_digest_is_only_known_under_its_repository() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (image, stored) = publish(root.path());
+    let store = Store::open(root.path()).expect("a store");
+    let other: RepoId = "org/other".parse().expect("an id");
+    assert_eq!(store.member(&other, &stored.index).expect("an index"), None);
+    assert!(
+        store
+            .member(&image.repo.folded(), &stored.index)
+            .expect("an index")
+            .is_some()
+    );
+}
+
+#[test]
+fn an_image_whose_layer_is_gone_is_not_there() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (image, _) = publish(root.path());
+    let blob = image.layers[0].descriptor.digest.hex();
+    fs::remove_file(root.path().join("blobs/sha256").join(blob)).expect("removed");
+    let store = Store::open(root.path()).expect("a store");
+    assert_eq!(store.image(&image.key).expect("an index"), None);
+}
+
+#[test]
+fn a_moved_tag_leaves_the_old_image_under_its_commit() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (old, stored) = publish(root.path());
+    let store = Store::open(root.path()).expect("a store");
+    let new = image(&store, &COMMIT.replace('0', "f"), b"layer two");
+    store
+        .publish_image(&new, &tag("main"), now())
+        .expect("published");
+    let main = store
+        .reference(&name("org/model"), &tag("main"))
+        .expect("known");
+    assert_eq!(main.commit, new.key.commit);
+    let by_commit = store
+        .reference(&name("org/model"), &tag(COMMIT))
+        .expect("known");
+    assert_eq!(
+        (by_commit.commit, by_commit.index),
+        (old.key.commit, stored.index)
+    );
+}
+
+#[test]
+fn entries_of_other_tools_in_index_json_are_kept() {
+    let root = tempfile::tempdir().expect("a folder");
+    fs::write(
+        root.path().join("index.json"),
+        r#"{"schemaVersion":2,"manifests":[{"mediaType":"x/y","digest":"sha256:00","size":1,"more":true}]}"#,
+    )
+    .expect("written");
+    publish(root.path());
+    let text = fs::read_to_string(root.path().join("index.json")).expect("text");
+    assert!(
+        text.contains(r#""more":true"#) && text.contains("org/model:main"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_second_server_on_the_folder_is_refused() {
+    let root = tempfile::tempdir().expect("a folder");
+    let _first = Store::open(root.path()).expect("a store");
+    assert!(matches!(
+        Store::open(root.path()),
+        Err(StoreError::Locked(_))
+    ));
+}
+
+#[test]
+fn a_dropped_staging_file_leaves_nothing() {
+    let root = tempfile::tempdir().expect("a folder");
+    let store = Store::open(root.path()).expect("a store");
+    drop(store.stage(1 << 20).expect("room"));
+    assert_eq!(
+        fs::read_dir(root.path().join("staging"))
+            .expect("a folder")
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn more_than_the_disk_has_is_told_as_full() {
+    let root = tempfile::tempdir().expect("a folder");
+    let store = Store::open(root.path()).expect("a store");
+    assert!(matches!(
+        store.stage(1 << 42),
+        Err(StoreError::Full { needed }) if needed == 1 << 42
+    ));
+    assert_eq!(
+        fs::read_dir(root.path().join("staging"))
+            .expect("a folder")
+            .count(),
+        0
+    );
+}
