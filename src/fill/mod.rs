@@ -1,14 +1,91 @@
 //! From a reference to an image: freshness, single flight, the download window and its progress.
+//!
+//! The cold path, from top to bottom: [`Images::find`] asks [`resolve`] what a tag means now, looks into the store, and joins or starts
+//! a flight ([`flight`]); the flight fills an image ([`image`]) layer by layer ([`layer`]); a layer's bytes come through a window of
+//! parallel reads ([`window`]) whose buffers are bounded for all fills together ([`memory`]).
+
+mod flight;
+mod image;
+mod layer;
+mod memory;
+mod progress;
+mod resolve;
+mod window;
 
 use std::sync::Arc;
-
-use tokio::sync::watch;
+use std::time::Duration;
 
 use crate::error::{Error, Kind};
-use crate::oci::{Digest, ImageName, Tag};
+use crate::hub::Upstream;
+use crate::image::{Commit, Layout};
+use crate::oci::{Digest, ImageName, Tag, spell_tag};
+use crate::store::{ImageKey, Store, StoreError, Stored};
 
-/// Finds images, and fills what is missing. One fill per image, detached from the requests that wait for it.
-pub struct Images {}
+pub use flight::Flight;
+pub use progress::Progress;
+
+/// How fills behave.
+#[derive(Debug, Clone)]
+pub struct FillSettings {
+    /// Bytes of buffers for all fills together, at least [`FillSettings::MIN_MEMORY`].
+    pub memory: u64,
+    /// Parallel reads of one fill.
+    pub connections: usize,
+    /// Layers of one image that are filled at once.
+    pub layers: usize,
+    /// How repositories are cut into layers.
+    pub layout: Layout,
+    /// How long a tag's commit is believed without asking again.
+    pub tag_ttl: Duration,
+    /// How long an answer is waited for when a known image can stand in.
+    pub revalidate: Duration,
+}
+
+impl FillSettings {
+    /// The least memory that fills work with.
+    pub const MIN_MEMORY: u64 = 32 << 20;
+}
+
+impl Default for FillSettings {
+    fn default() -> Self {
+        Self {
+            memory: 128 << 20,
+            connections: 8,
+            layers: std::thread::available_parallelism().map_or(2, usize::from),
+            layout: Layout::Split,
+            tag_ttl: Duration::from_secs(300),
+            revalidate: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How a request was met, as logs and metrics say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The tag's commit was believed and its image was there.
+    Hit,
+    /// Nothing was there: this request started a fill.
+    Miss,
+    /// Another request's fill was joined.
+    Joined,
+    /// The upstream was asked, and the image was there.
+    Revalidated,
+    /// The upstream did not answer; the last known image stands in.
+    Stale,
+}
+
+impl Outcome {
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Joined => "joined",
+            Self::Revalidated => "revalidated",
+            Self::Stale => "stale",
+        }
+    }
+}
 
 /// The index document of an image that is in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,48 +96,178 @@ pub struct Ready {
     pub size: u64,
 }
 
-/// Where an image stands.
-pub enum Found {
-    /// It is in the store.
-    Ready(Ready),
-    /// It is being filled; the repository, the revision and the access are already known to be good.
-    Filling(Flight),
-}
-
-/// A fill under way, as one of those who wait sees it. Dropping it changes nothing.
-#[derive(Clone)]
-pub struct Flight {
-    done: watch::Receiver<Option<Result<Ready, Arc<Error>>>>,
-}
-
-impl Flight {
-    /// Waits for the end of the fill. May be cancelled and called again.
-    pub async fn done(&mut self) -> Result<Ready, Arc<Error>> {
-        match self.done.wait_for(Option::is_some).await {
-            Ok(end) => end.clone().unwrap_or_else(|| Err(lost())),
-            Err(_) => Err(lost()),
+impl From<Stored> for Ready {
+    fn from(stored: Stored) -> Self {
+        Self {
+            index: stored.index,
+            size: stored.size,
         }
     }
 }
 
-fn lost() -> Arc<Error> {
-    Arc::new(Error::new(
-        Kind::Unavailable,
-        "the server is stopping; ask again",
-    ))
+/// Where an image stands.
+pub enum Found {
+    /// It is in the store.
+    Ready(Ready, Outcome),
+    /// It is being filled; the repository, the revision and the access are already known to be good.
+    Filling(Flight, Outcome),
+}
+
+/// What every part of a fill works with.
+struct Shared {
+    upstream: Arc<dyn Upstream>,
+    store: Arc<Store>,
+    settings: FillSettings,
+    memory: memory::Memory,
+    recipes: layer::Recipes,
+}
+
+/// Finds images, and fills what is missing. One fill per image, detached from the requests that wait for it.
+pub struct Images {
+    shared: Arc<Shared>,
+    heads: resolve::Heads,
+    flights: flight::Flights,
 }
 
 impl Images {
-    /// Which image `name` and `tag` mean now, and where it stands. Starts the fill if nobody has.
-    ///
-    /// Real failures (unknown repository or revision, gated content, a selection that matches nothing) come from here or, as far as they
-    /// need the listing, from [`Flight::done`] within the first moments.
-    pub async fn find(&self, _name: &ImageName, _tag: &Tag) -> Result<Found, Error> {
-        Err(Error::new(Kind::Internal, "not built"))
+    /// Images of `upstream`, kept in `store`.
+    pub fn new(upstream: Arc<dyn Upstream>, store: Arc<Store>, settings: FillSettings) -> Self {
+        let shared = Arc::new(Shared {
+            memory: memory::Memory::new(settings.memory.max(FillSettings::MIN_MEMORY)),
+            recipes: layer::Recipes::default(),
+            upstream,
+            store,
+            settings,
+        });
+        Self {
+            heads: resolve::Heads::new(Arc::clone(&shared)),
+            flights: flight::Flights::default(),
+            shared,
+        }
     }
 
-    /// The tags of a repository: the upstream's branches and tags, spelled as tags, sorted by bytes, each once.
-    pub async fn tags(&self, _name: &ImageName) -> Result<Vec<String>, Error> {
-        Err(Error::new(Kind::Internal, "not built"))
+    /// Which image `name` and `tag` mean now, and where it stands. Starts the fill if nobody has.
+    ///
+    /// Real failures (unknown repository or revision, gated content) come from here or, as far as they need the listing (a selection
+    /// that matches nothing, content that no image can hold), from [`Flight::done`] within the first moments.
+    /// Dropping the future changes nothing for others.
+    pub async fn find(&self, name: &ImageName, tag: &Tag) -> Result<Found, Error> {
+        let key = |commit| ImageKey {
+            name: name.clone(),
+            layout: self.shared.settings.layout,
+            commit,
+        };
+        if let Ok(commit) = tag.as_str().parse::<Commit>()
+            && let Some(stored) = self.stored(&key(commit)).await?
+        {
+            return Ok(Found::Ready(stored.into(), Outcome::Hit));
+        }
+        let (head, outcome) = self.heads.head(name, tag).await?;
+        let key = key(head.commit);
+        if let Some(stored) = self.stored(&key).await? {
+            if head.outage.is_none() {
+                self.note_tag(&key, &head, stored, tag).await?;
+            }
+            return Ok(Found::Ready(stored.into(), outcome));
+        }
+        if let Some(outage) = head.outage {
+            return Err(outage);
+        }
+        if head.gated {
+            self.shared.upstream.access(&head.repo).await?;
+        }
+        let order = image::Order {
+            key,
+            repo: head.repo,
+            tag: tag.clone(),
+        };
+        let (flight, outcome) = self.flights.join(&self.shared, order);
+        Ok(Found::Filling(flight, outcome))
+    }
+
+    /// The tags of a repository: the upstream's branches and tags, spelled as tags, sorted by bytes, each once. If the upstream does not
+    /// answer, the tags of what is cached.
+    pub async fn tags(&self, name: &ImageName) -> Result<Vec<String>, Error> {
+        match self.shared.upstream.refs(name.repo()).await {
+            Ok(refs) => {
+                let names = refs.branches.iter().chain(&refs.tags);
+                let mut tags: Vec<String> = names
+                    .filter_map(|(name, _)| spell_tag(name))
+                    .map(|tag| tag.to_string())
+                    .collect();
+                tags.sort_unstable();
+                tags.dedup();
+                Ok(tags)
+            }
+            Err(error) => {
+                let known = self.shared.store.known_tags(name.repo());
+                if error.is_outage() && !known.is_empty() {
+                    tracing::warn!(%name, %error, outcome = "stale", "listing the cached tags");
+                    return Ok(known);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The fills under way, the oldest first.
+    pub fn fills(&self) -> Vec<Arc<Progress>> {
+        self.flights.progress()
+    }
+
+    /// Ends all fills and waits until they have let go of their files. What they published stays.
+    pub async fn shutdown(&self) {
+        self.flights.shutdown().await;
+    }
+
+    async fn stored(&self, key: &ImageKey) -> Result<Option<Stored>, Error> {
+        let key = key.clone();
+        self.shared.with_store(move |store| store.image(&key)).await
+    }
+
+    /// Remembers what a tag means, if that is news.
+    async fn note_tag(
+        &self,
+        key: &ImageKey,
+        head: &resolve::Head,
+        stored: Stored,
+        tag: &Tag,
+    ) -> Result<(), Error> {
+        let known = self.shared.store.reference(&key.name, tag);
+        if known.is_some_and(|k| k.index == stored.index) {
+            return Ok(());
+        }
+        let (key, repo, tag) = (key.clone(), head.repo.clone(), tag.clone());
+        let now = std::time::SystemTime::now();
+        self.shared
+            .with_store(move |store| store.set_tag(&key, &repo, stored, &tag, now))
+            .await
+    }
+}
+
+impl Shared {
+    /// Runs a call of the store where it may block.
+    async fn with_store<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || call(&store)).await {
+            Ok(result) => result.map_err(Error::from),
+            Err(_) => Err(Error::new(Kind::Internal, "a call of the store was lost")),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let kind = match &error {
+            StoreError::Full { .. } => Kind::InsufficientStorage,
+            StoreError::Io { .. }
+            | StoreError::Locked(_)
+            | StoreError::Foreign(..)
+            | StoreError::Index(_) => Kind::Internal,
+        };
+        Self::new(kind, error.to_string())
     }
 }

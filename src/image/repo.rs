@@ -184,6 +184,20 @@ pub enum ContentId {
     Git([u8; 20]),
 }
 
+impl ContentId {
+    /// Whether this is the id of `bytes`.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        use sha1::{Digest as _, Sha1};
+        match self {
+            Self::Sha256(digest) => *digest == Digest::of(bytes),
+            Self::Git(id) => {
+                let hash = Sha1::new_with_prefix(format!("blob {}\0", bytes.len()));
+                <[u8; 20]>::from(hash.chain_update(bytes).finalize()) == *id
+            }
+        }
+    }
+}
+
 /// `sha256:HEX` or `git:HEX`.
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

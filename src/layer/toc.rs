@@ -55,9 +55,7 @@ fn write(
         if file.size > 0 {
             write!(out, r#","size":{}"#, file.size)?;
         }
-        out.write_str(concat!(
-            r#","modtime":"1970-01-01T00:00:00Z","mode":420,"uid":0,"gid":0"#
-        ))?;
+        out.write_str(r#","modtime":"1970-01-01T00:00:00Z","mode":420,"uid":0,"gid":0"#)?;
         while let Some((index, chunk)) = chunks.next_if(|(_, chunk)| chunk.file == at) {
             if chunk.start == 0 {
                 write!(out, r#","digest":"{}""#, file_digest(at))?;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +49,25 @@ pub(super) fn read(root: &Path, digest: &Digest) -> Result<Option<Vec<u8>>, Stor
         .read_to_end(&mut bytes)
         .map_err(StoreError::io(format!("reading {}", place(digest))))?;
     Ok(Some(bytes))
+}
+
+/// Reads the concatenation of some ranges of a published blob.
+pub(super) fn read_pieces(
+    root: &Path,
+    digest: &Digest,
+    pieces: &[Range<u64>],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some((file, _)) = open(root, digest)? else {
+        return Ok(None);
+    };
+    let mut out = Vec::new();
+    for piece in pieces {
+        let from = out.len();
+        out.resize(from + (piece.end - piece.start) as usize, 0);
+        file.read_exact_at(&mut out[from..], piece.start)
+            .map_err(StoreError::io(format!("reading {}", place(digest))))?;
+    }
+    Ok(Some(out))
 }
 
 /// Whether a blob of this size is published.

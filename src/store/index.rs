@@ -27,11 +27,14 @@ pub(super) struct Index {
     _db: Db,
 }
 
+/// Digests of blobs, each with its length in bytes.
+type Sizes = Vec<(Digest, u64)>;
+
 #[derive(Serialize, Deserialize)]
 struct ImageValue {
     index: Digest,
     size: u64,
-    layers: Vec<(Digest, u64)>,
+    layers: Sizes,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,10 +117,7 @@ impl Index {
     }
 
     /// The image of a key, with the digests and sizes of its layers.
-    pub(super) fn image(
-        &self,
-        key: &ImageKey,
-    ) -> Result<Option<(Stored, Vec<(Digest, u64)>)>, StoreError> {
+    pub(super) fn image(&self, key: &ImageKey) -> Result<Option<(Stored, Sizes)>, StoreError> {
         let Some(value) = self.images.get(image_key(key))? else {
             return Ok(None);
         };

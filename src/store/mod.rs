@@ -77,7 +77,7 @@ pub struct Member {
 }
 
 /// An image as names refer to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImageKey {
     /// The name that it was asked by; a selection is part of it.
     pub name: ImageName,
@@ -152,6 +152,15 @@ impl Store {
     /// Reads a whole small blob (a manifest, config or index), at most 4 MiB.
     pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         blobs::read(&self.root, digest)
+    }
+
+    /// Reads the concatenation of some ranges of a blob; `None` if it is not there. For small files inside a layer.
+    pub fn read_pieces(
+        &self,
+        digest: &Digest,
+        pieces: &[std::ops::Range<u64>],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        blobs::read_pieces(&self.root, digest, pieces)
     }
 
     /// The names of all cached images, sorted by bytes, each once.

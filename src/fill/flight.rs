@@ -1,0 +1,126 @@
+//! Single flight: one fill per image, detached from the requests that wait for it.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::image::{Order, fill};
+use super::{Outcome, Progress, Ready, Shared};
+use crate::error::{Error, Kind};
+use crate::store::ImageKey;
+
+type End = Result<Ready, Arc<Error>>;
+
+/// A fill under way, as one of those who wait sees it. Dropping it changes nothing.
+#[derive(Clone)]
+pub struct Flight {
+    done: watch::Receiver<Option<End>>,
+    progress: Arc<Progress>,
+}
+
+impl Flight {
+    /// Waits for the end of the fill. May be cancelled and called again.
+    pub async fn done(&mut self) -> Result<Ready, Arc<Error>> {
+        match self.done.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or_else(|| Err(stopping())),
+            Err(_) => Err(stopping()),
+        }
+    }
+
+    /// How far the fill is.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+}
+
+fn stopping() -> Arc<Error> {
+    Arc::new(Error::new(
+        Kind::Unavailable,
+        "the server is stopping; ask again",
+    ))
+}
+
+/// The fills under way.
+#[derive(Default)]
+pub(super) struct Flights {
+    under_way: Arc<Mutex<HashMap<ImageKey, Flight>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Flights {
+    /// Joins the fill of an image, or starts it.
+    pub(super) fn join(&self, shared: &Arc<Shared>, order: Order) -> (Flight, Outcome) {
+        let mut under_way = lock(&self.under_way);
+        if let Some(flight) = under_way.get(&order.key) {
+            return (flight.clone(), Outcome::Joined);
+        }
+        let (end, done) = watch::channel(None);
+        let progress = Arc::new(Progress::new(&order.key));
+        let flight = Flight {
+            done,
+            progress: Arc::clone(&progress),
+        };
+        under_way.insert(order.key.clone(), flight.clone());
+        let all = Arc::clone(&self.under_way);
+        let shared = Arc::clone(shared);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let key = order.key.clone();
+            let result = run(shared, order, progress, stop).await;
+            lock(&all).remove(&key);
+            end.send_replace(Some(result));
+        });
+        (flight, Outcome::Miss)
+    }
+
+    pub(super) fn progress(&self) -> Vec<Arc<Progress>> {
+        let mut all: Vec<_> = lock(&self.under_way)
+            .values()
+            .map(|f| Arc::clone(&f.progress))
+            .collect();
+        all.sort_by_key(|p| p.started());
+        all
+    }
+
+    pub(super) async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// One fill to its end, whatever that is: a panic in it is an error to those who wait, not a wait without end.
+async fn run(
+    shared: Arc<Shared>,
+    order: Order,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> End {
+    let (name, commit) = (order.key.name.clone(), order.key.commit);
+    tracing::info!(%name, %commit, "fill begins");
+    let filled = AssertUnwindSafe(fill(shared, order, Arc::clone(&progress), stop)).catch_unwind();
+    let lost = |_| Err(Error::new(Kind::Internal, "the fill failed by a defect"));
+    let result = filled.await.unwrap_or_else(lost);
+    let seconds = progress.started().elapsed().as_secs_f64();
+    match &result {
+        Ok(_) => tracing::info!(
+            %name, %commit, bytes = progress.bytes(), reused = progress.reused(), files = progress.files(), seconds,
+            "fill done"
+        ),
+        Err(error) => {
+            tracing::warn!(%name, %commit, %error, bytes = progress.bytes(), seconds, "fill failed")
+        }
+    }
+    result.map_err(Arc::new)
+}
+
+/// A poisoned lock is taken all the same: the map is never half changed.
+fn lock(map: &Mutex<HashMap<ImageKey, Flight>>) -> MutexGuard<'_, HashMap<ImageKey, Flight>> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}

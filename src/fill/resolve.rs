@@ -1,0 +1,241 @@
+//! Freshness: what a tag means now, how long that is believed, and what stands in when the upstream does not answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::future::Cache;
+
+use super::{Outcome, Shared};
+use crate::error::{Error, Kind};
+use crate::hub::{Refs, Resolved, UpstreamError};
+use crate::image::{Commit, RepoId};
+use crate::oci::{ImageName, Tag};
+
+/// How long a stale answer is given before the upstream is tried again.
+const STALE: Duration = Duration::from_secs(30);
+
+/// How long "there is no such thing" is believed.
+const NEGATIVE: Duration = Duration::from_secs(5);
+
+/// How long a commit is believed to be one of its repository.
+const COMMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// The most answers that are remembered.
+const CAPACITY: u64 = 100_000;
+
+/// The most revisions that an error message lists.
+const SHOWN: usize = 12;
+
+/// What a tag means.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    /// The repository in its canonical spelling.
+    pub repo: RepoId,
+    /// The commit.
+    pub commit: Commit,
+    /// Whether the content is only for those whom the owner let in.
+    pub gated: bool,
+    /// Why the upstream was not heard, if this is only what was known before.
+    pub outage: Option<Error>,
+    /// Whether it can never mean another commit.
+    fixed: bool,
+}
+
+type Answer = Result<Head, Error>;
+
+/// What tags mean, remembered.
+pub(super) struct Heads {
+    shared: Arc<Shared>,
+    cache: Cache<(ImageName, Tag), Answer>,
+}
+
+/// Tags for their time to live, commits for long, "no" for seconds, failures not at all.
+struct Ttl {
+    tag: Duration,
+}
+
+impl Expiry<(ImageName, Tag), Answer> for Ttl {
+    fn expire_after_create(
+        &self,
+        _: &(ImageName, Tag),
+        answer: &Answer,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(match answer {
+            Ok(head) if head.outage.is_some() => STALE.min(self.tag),
+            Ok(head) if head.fixed => COMMIT,
+            Ok(_) => self.tag,
+            Err(error) => match error.kind {
+                Kind::NameUnknown | Kind::ManifestUnknown | Kind::Denied => NEGATIVE,
+                _ => Duration::ZERO,
+            },
+        })
+    }
+}
+
+impl Heads {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let ttl = Ttl {
+            tag: shared.settings.tag_ttl,
+        };
+        Self {
+            shared,
+            cache: Cache::builder()
+                .max_capacity(CAPACITY)
+                .expire_after(ttl)
+                .build(),
+        }
+    }
+
+    /// What `tag` of `name` means. Requests that ask the same at once are one question to the upstream.
+    pub(super) async fn head(&self, name: &ImageName, tag: &Tag) -> Result<(Head, Outcome), Error> {
+        let key = (name.clone(), tag.clone());
+        let entry = self
+            .cache
+            .entry(key)
+            .or_insert_with(ask(Arc::clone(&self.shared), name.clone(), tag.clone()))
+            .await;
+        let fresh = entry.is_fresh();
+        let head = entry.into_value()?;
+        let outcome = match (&head.outage, fresh) {
+            (Some(_), _) => Outcome::Stale,
+            (None, true) => Outcome::Revalidated,
+            (None, false) => Outcome::Hit,
+        };
+        Ok((head, outcome))
+    }
+}
+
+/// Asks the upstream, or lets the last known image stand in.
+async fn ask(shared: Arc<Shared>, name: ImageName, tag: Tag) -> Answer {
+    let known = shared.store.reference(&name, &tag);
+    let asked = meaning(&shared, &name, &tag);
+    let Some(known) = known else {
+        return asked.await;
+    };
+    let limit = shared.settings.revalidate;
+    let outage = match tokio::time::timeout(limit, asked).await {
+        Ok(Err(error)) if is_outage(&error) => error,
+        Ok(answer) => return answer,
+        Err(_) => Error::new(
+            Kind::GatewayTimeout,
+            format!("the upstream did not answer within {} s", limit.as_secs()),
+        ),
+    };
+    tracing::warn!(%name, %tag, commit = %known.commit, error = %outage, outcome = "stale", "serving the last known image");
+    Ok(Head {
+        repo: known.repo,
+        commit: known.commit,
+        gated: false,
+        outage: Some(outage),
+        fixed: false,
+    })
+}
+
+const fn is_outage(error: &Error) -> bool {
+    matches!(
+        error.kind,
+        Kind::BadGateway | Kind::GatewayTimeout | Kind::TooManyRequests(_)
+    )
+}
+
+/// The order of the grammar: the default branch, a commit or the unique beginning of one, a branch or tag of exactly this name, the same
+/// with `--` read as `/`.
+async fn meaning(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
+    let repo = name.repo();
+    let upstream = &shared.upstream;
+    let text = tag.as_str();
+    if text == "latest" {
+        return Ok(head(upstream.resolve(repo, None).await?, false));
+    }
+    if let Ok(commit) = text.parse::<Commit>() {
+        let revision = commit.to_string();
+        return Ok(head(upstream.resolve(repo, Some(&revision)).await?, true));
+    }
+    if let Some(commit) = by_prefix(shared, repo, text).await? {
+        let revision = commit.to_string();
+        return Ok(head(upstream.resolve(repo, Some(&revision)).await?, false));
+    }
+    let mut tried = Vec::new();
+    let slashed = text.contains("--").then(|| text.replace("--", "/"));
+    for revision in std::iter::once(text.to_owned()).chain(slashed) {
+        match upstream.resolve(repo, Some(&revision)).await {
+            Ok(resolved) => return Ok(head(resolved, false)),
+            Err(UpstreamError::RevisionUnknown { .. }) => tried.push(format!("'{revision}'")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(unknown(shared, repo, text, &tried).await)
+}
+
+fn head(resolved: Resolved, fixed: bool) -> Head {
+    Head {
+        repo: resolved.repo,
+        commit: resolved.commit,
+        gated: resolved.gated,
+        outage: None,
+        fixed,
+    }
+}
+
+/// The one commit that 8 to 39 hex digits begin, if there is one; several are an error.
+async fn by_prefix(shared: &Shared, repo: &RepoId, text: &str) -> Result<Option<Commit>, Error> {
+    let hex = (8..40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if !hex {
+        return Ok(None);
+    }
+    let prefix = text.to_ascii_lowercase();
+    let mut commits = shared.upstream.commits(repo, &prefix).await?;
+    let known = shared.store.known_commits(repo).into_iter();
+    commits.extend(known.filter(|c| c.to_string().starts_with(&prefix)));
+    commits.sort_unstable();
+    commits.dedup();
+    match commits.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
+        several => {
+            let several: Vec<String> = several.iter().take(SHOWN).map(Commit::to_string).collect();
+            Err(Error::new(
+                Kind::ManifestUnknown,
+                format!(
+                    "'{text}' is the beginning of several commits of {repo}: {}; give more digits",
+                    several.join(", ")
+                ),
+            ))
+        }
+    }
+}
+
+/// Says what was tried and what exists.
+async fn unknown(shared: &Shared, repo: &RepoId, tag: &str, tried: &[String]) -> Error {
+    let refs = shared.upstream.refs(repo).await.unwrap_or_default();
+    Error::new(
+        Kind::ManifestUnknown,
+        format!(
+            "{repo} has no revision for the tag '{tag}': tried a branch or tag {}; it has {}",
+            tried.join(" and "),
+            listed(&refs)
+        ),
+    )
+}
+
+fn listed(refs: &Refs) -> String {
+    let names: Vec<&str> = refs
+        .branches
+        .iter()
+        .chain(&refs.tags)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let shown = names
+        .iter()
+        .take(SHOWN)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len() {
+        0 => "no listed branches or tags".to_owned(),
+        n if n > SHOWN => format!("{shown} and {} more", n - SHOWN),
+        _ => shown,
+    }
+}

@@ -1,0 +1,150 @@
+//! The download window: a layer's bytes come in parallel pieces and leave in order, within the memory that all fills share.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures_util::stream::{self, Stream, StreamExt};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Shared;
+use super::memory::{Buffer, Share};
+use crate::error::{Error, Kind};
+use crate::hub::{RemoteFile, UpstreamError};
+use crate::image::{Commit, Entry, RepoId};
+use crate::layer::{CHUNK, Plan};
+
+/// Bytes of one read: pieces of 8 MB and more are what the Hub's edges are fast with.
+const PIECE: u64 = 2 * CHUNK;
+
+/// What the files of a layer are read from.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub shared: Arc<Shared>,
+    pub repo: RepoId,
+    pub commit: Commit,
+    /// Bounds the parallel reads of one fill.
+    pub connections: Arc<Semaphore>,
+}
+
+/// All chunks of a layer in the order of its plan, read ahead in parallel. Dropping the stream ends the reads.
+///
+/// Memory is taken piece by piece in the layer's order, before a piece's read begins.
+pub(super) fn chunks(source: Source, plan: Arc<Plan>) -> impl Stream<Item = Result<Buffer, Error>> {
+    let ahead = source.shared.settings.connections.max(1);
+    stream::iter(pieces(plan))
+        .then(move |(file, range)| {
+            let source = source.clone();
+            async move {
+                let lens: Vec<u64> = lens(&range).collect();
+                let share = source.shared.memory.take(&lens).await;
+                (source, file, range, share)
+            }
+        })
+        .map(|(source, file, range, share)| {
+            let task = tokio::spawn(read(source, file, range, share));
+            let task = AbortOnDropHandle::new(task);
+            async move {
+                let lost = |_| Err(Error::new(Kind::Internal, "a read was lost"));
+                task.await.unwrap_or_else(lost)
+            }
+        })
+        .buffered(ahead)
+        .flat_map(|read| {
+            let (buffers, error) = match read {
+                Ok(buffers) => (buffers, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            stream::iter(buffers.into_iter().map(Ok).chain(error))
+        })
+}
+
+/// The pieces of a layer: of each file that is not empty, its ranges of [`PIECE`] bytes.
+fn pieces(plan: Arc<Plan>) -> impl Iterator<Item = (Entry, Range<u64>)> {
+    (0..plan.files().len()).flat_map(move |file| {
+        let entry = plan.files()[file].clone();
+        (0..entry.size.div_ceil(PIECE)).map(move |at| {
+            let range = at * PIECE..((at + 1) * PIECE).min(entry.size);
+            (entry.clone(), range)
+        })
+    })
+}
+
+/// The lengths of a piece's chunks.
+fn lens(range: &Range<u64>) -> impl Iterator<Item = u64> {
+    let len = range.end - range.start;
+    (0..len.div_ceil(CHUNK)).map(move |at| (len - at * CHUNK).min(CHUNK))
+}
+
+/// Reads one piece into its buffers.
+async fn read(
+    source: Source,
+    file: Entry,
+    range: Range<u64>,
+    share: Option<Share>,
+) -> Result<Vec<Buffer>, Error> {
+    let closed = || Error::new(Kind::Unavailable, "the server is stopping; ask again");
+    let mut share = share.ok_or_else(closed)?;
+    let _connection = source.connections.acquire().await.map_err(|_| closed())?;
+    let mut buffers: Vec<Buffer> = lens(&range)
+        .map(|len| source.shared.memory.buffer(&mut share, len))
+        .collect();
+    let file = RemoteFile {
+        repo: source.repo,
+        commit: source.commit,
+        path: file.path,
+        size: file.size,
+        content: file.content,
+    };
+    let mut body = source.shared.upstream.read(&file, range.clone()).await?;
+    let mut at = 0;
+    while let Some(bytes) = body.next().await {
+        let mut rest = &bytes?[..];
+        while !rest.is_empty() && at < buffers.len() {
+            rest = &rest[buffers[at].extend(rest)..];
+            at += usize::from(buffers[at].is_full());
+        }
+        if !rest.is_empty() {
+            return Err(wrong_length(&file, &range, "more"));
+        }
+    }
+    if at < buffers.len() {
+        return Err(wrong_length(&file, &range, "less"));
+    }
+    Ok(buffers)
+}
+
+fn wrong_length(file: &RemoteFile, range: &Range<u64>, how: &str) -> Error {
+    let RemoteFile { repo, path, .. } = file;
+    UpstreamError::Broken(format!(
+        "it sent {how} than the bytes {} to {} of {path:?} of {repo}",
+        range.start, range.end
+    ))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{ContentId, FilePath};
+
+    #[test]
+    fn pieces_cover_every_byte_once_and_hold_whole_chunks() {
+        let file = |path: &str, size| Entry {
+            path: FilePath::new(path).expect("a path"),
+            size,
+            content: ContentId::Git([0; 20]),
+        };
+        let plan = Arc::new(Plan::new(vec![
+            file("a", 0),
+            file("b", 2 * PIECE),
+            file("c", PIECE + 1),
+            file("d", 5),
+        ]));
+        let lens: Vec<u64> = pieces(Arc::clone(&plan))
+            .flat_map(|(_, range)| lens(&range).collect::<Vec<_>>())
+            .collect();
+        let wanted: Vec<u64> = plan.chunks().map(|c| c.len).collect();
+        assert_eq!(lens, wanted);
+    }
+}
