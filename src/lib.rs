@@ -2,7 +2,7 @@
 //!
 //! The crate is built in rings; an inner ring knows nothing of an outer one (a test holds the rule):
 //!
-//! * pure: [`oci`], [`layer`], [`image`] (no runtime, file or socket)
+//! * pure: [`oci`], [`repo`], [`layer`], [`image`] (no runtime, file or socket)
 //! * effects: [`hub`] (where files come from), [`store`] (the OCI image layout on disk)
 //! * work: [`fill`] (reference to image; the cold path, read from top to bottom)
 //! * edges: [`registry`] (HTTP `/v2`), [`server`], [`cli`], [`config`], [`telemetry`]
@@ -16,6 +16,7 @@ pub mod image;
 pub mod layer;
 pub mod oci;
 pub mod registry;
+pub mod repo;
 pub mod server;
 pub mod store;
 pub mod telemetry;

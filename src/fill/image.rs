@@ -12,8 +12,9 @@ use super::window::Source;
 use super::{Progress, Ready, Shared};
 use crate::error::{Error, Kind};
 use crate::hub::RemoteFile;
-use crate::image::{self, CARD, Entry, LayerRecord, MAX_CARD, RepoId, Selected, Snapshot, Subject};
+use crate::image::{self, CARD, LayerRecord, MAX_CARD, Selected, Subject};
 use crate::layer::Plan;
+use crate::repo::{Entry, RepoId, Snapshot};
 use crate::store::{ImageKey, NewImage};
 
 /// What is to be filled.

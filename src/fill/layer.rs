@@ -12,9 +12,10 @@ use super::memory::Buffer;
 use super::window::{Source, chunks};
 use super::{Progress, Shared};
 use crate::error::{Error, Kind};
-use crate::image::{Entry, LayerRecord, RepoId, recipe};
+use crate::image::{LayerRecord, recipe};
 use crate::layer::{Plan, SealError, Sealer};
 use crate::oci::Digest;
+use crate::repo::{Entry, RepoId};
 use crate::store::StoreError;
 
 /// Chunks that may wait for the writing thread, besides the one it works on.

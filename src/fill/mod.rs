@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind};
 use crate::hub::Upstream;
-use crate::image::{Commit, Layout};
-use crate::oci::{Digest, ImageName, Tag, spell_tag};
+use crate::image::ImageName;
+use crate::image::Layout;
+use crate::oci::{Digest, Tag, spell_tag};
+use crate::repo::Commit;
 use crate::store::{ImageKey, Store, StoreError, Stored};
 
 pub use flight::Flight;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use crate::image::Commit;
-use crate::oci::ImageName;
+use crate::image::ImageName;
+use crate::repo::Commit;
 use crate::store::ImageKey;
 
 /// The counters of one fill. Numbers only grow; they may be read at any time.

@@ -9,8 +9,9 @@ use moka::future::Cache;
 use super::{Outcome, Shared};
 use crate::error::{Error, Kind};
 use crate::hub::{Refs, Resolved, UpstreamError};
-use crate::image::{Commit, RepoId};
-use crate::oci::{ImageName, Tag};
+use crate::image::ImageName;
+use crate::oci::Tag;
+use crate::repo::{Commit, RepoId};
 
 /// How long a stale answer is given before the upstream is tried again.
 const STALE: Duration = Duration::from_secs(30);

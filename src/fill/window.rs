@@ -11,8 +11,8 @@ use super::Shared;
 use super::memory::{Buffer, Share};
 use crate::error::{Error, Kind};
 use crate::hub::{RemoteFile, UpstreamError};
-use crate::image::{Commit, Entry, RepoId};
 use crate::layer::{CHUNK, Plan};
+use crate::repo::{Commit, Entry, RepoId};
 
 /// Bytes of one read: pieces of 8 MB and more are what the Hub's edges are fast with.
 const PIECE: u64 = 2 * CHUNK;
@@ -126,7 +126,7 @@ fn wrong_length(file: &RemoteFile, range: &Range<u64>, how: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{ContentId, FilePath};
+    use crate::repo::{ContentId, FilePath};
 
     #[test]
     fn pieces_cover_every_byte_once_and_hold_whole_chunks() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::image::{Commit, ContentError, RepoId};
+use crate::repo::{Commit, ContentError, RepoId};
 
 /// Why an upstream did not give what was asked. No variant carries a token, a signed address or a path of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::image::{Commit, ContentId, FilePath, RepoId, Snapshot};
+use crate::repo::{Commit, ContentId, FilePath, RepoId, Snapshot};
 
 pub use error::UpstreamError;
 

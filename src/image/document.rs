@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Commit, RepoId};
 use crate::layer::Sealed;
 use crate::oci::{
     Config, ConfigDetail, Descriptor, Digest, History, Index, MEDIA_CONFIG, MEDIA_INDEX,
     MEDIA_LAYER, MEDIA_MANIFEST, Manifest, Platform, RootFs,
 };
+use crate::repo::{Commit, RepoId};
 
 /// Annotation of a layer: what it is made of.
 pub const RECIPE: &str = "io.hf-oci.recipe";

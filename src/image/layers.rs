@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{ContentId, Entry};
 use crate::layer::FORMAT;
 use crate::oci::Digest;
+use crate::repo::{ContentId, Entry};
 
 /// A file of this many bytes or more is large and gets a layer of its own.
 const LARGE: u64 = 256 << 20;
@@ -112,8 +112,8 @@ pub fn recipe(files: &[Entry]) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    use super::super::FilePath;
     use super::*;
+    use crate::repo::FilePath;
 
     fn entry(path: &str, size: u64) -> Entry {
         Entry {

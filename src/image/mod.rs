@@ -5,13 +5,11 @@
 mod card;
 mod document;
 mod layers;
-mod repo;
+mod name;
 mod select;
-mod snapshot;
 
 pub use card::{CARD, MAX_CARD, license};
 pub use document::{Document, LayerRecord, RECIPE, Subject, documents};
 pub use layers::{Layout, recipe, split};
-pub use repo::{Commit, CommitError, ContentId, RepoId, RepoIdError, RepoKind};
+pub use name::{ImageName, NameError, encode_component};
 pub use select::{SelectError, Selected, select};
-pub use snapshot::{ContentError, Entry, FilePath, MAX_FILE, Snapshot};

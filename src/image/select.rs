@@ -1,6 +1,6 @@
 //! Which files of a snapshot a name selects: all, a folder's or one.
 
-use super::{Entry, Snapshot};
+use crate::repo::{Entry, Snapshot};
 
 /// The most names that an error message lists.
 const SHOWN: usize = 12;
@@ -122,8 +122,8 @@ fn shown(names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ContentId, FilePath};
     use super::*;
+    use crate::repo::{ContentId, FilePath};
 
     fn snapshot(paths: &[&str]) -> Snapshot {
         let entry = |path: &&str| Entry {

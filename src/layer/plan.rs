@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::member::{FOOTER, member_len};
 use super::tarfile::{self, Kind};
 use super::{CHUNK, toc};
-use crate::image::{Entry, FilePath};
 use crate::oci::Digest;
+use crate::repo::{Entry, FilePath};
 
 /// Where everything of a layer stands. Offsets are in bytes from the start of the blob.
 #[derive(Debug, Clone)]

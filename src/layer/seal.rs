@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::member::{Member, footer};
 use super::plan::{ChunkRef, Plan};
-use crate::image::{ContentId, Entry, FilePath};
 use crate::oci::Digest;
+use crate::repo::{ContentId, Entry, FilePath};
 
 /// Takes the blob's bytes. Calls come in ascending order of `offset`, without gaps.
 pub trait Sink {

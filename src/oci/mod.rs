@@ -4,7 +4,6 @@
 
 mod digest;
 mod manifest;
-mod name;
 mod reference;
 
 pub use digest::{Digest, DigestError};
@@ -13,5 +12,4 @@ pub use manifest::{
     Config, ConfigDetail, Descriptor, History, Index, MEDIA_CONFIG, MEDIA_INDEX, MEDIA_LAYER,
     MEDIA_MANIFEST, Manifest, Platform, RootFs,
 };
-pub use name::{ImageName, NameError, encode_component};
 pub use reference::{Reference, ReferenceError, Tag, spell_tag};

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use sled::{Batch, Db, Tree};
 
 use super::{ImageKey, Member, NewImage, StoreError, Stored};
-use crate::image::{LayerRecord, RepoId};
+use crate::image::LayerRecord;
 use crate::oci::{Descriptor, Digest};
+use crate::repo::RepoId;
 
 /// Bytes of sled's page cache. Its default is 1 GiB.
 const CACHE: u64 = 8 << 20;

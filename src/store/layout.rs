@@ -9,8 +9,9 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{StoreError, blobs};
-use crate::image::{Commit, Layout as LayerLayout, RepoId};
+use crate::image::Layout as LayerLayout;
 use crate::oci::{Descriptor, Digest, MEDIA_INDEX};
+use crate::repo::{Commit, RepoId};
 
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";

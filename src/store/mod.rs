@@ -19,8 +19,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::image::{Commit, Document, LayerRecord, Layout, RepoId};
-use crate::oci::{Digest, ImageName, Tag};
+use crate::image::ImageName;
+use crate::image::{Document, LayerRecord, Layout};
+use crate::oci::{Digest, Tag};
+use crate::repo::{Commit, RepoId};
 
 pub use blobs::Staging;
 pub use layout::Reference;

@@ -7,8 +7,9 @@ use std::path::Path;
 use super::index::Index;
 use super::layout::{Layout, Reference};
 use super::{ImageKey, NewImage, StoreError, Stored, blobs};
+use crate::image::ImageName;
 use crate::image::{Document, LayerRecord, RECIPE};
-use crate::oci::{Config, Descriptor, Digest, ImageName, Index as ImageIndex, Manifest};
+use crate::oci::{Config, Descriptor, Digest, Index as ImageIndex, Manifest};
 
 /// Opens the index of `layout`. Whatever is wrong with the old one costs a rebuild, nothing else.
 pub(super) fn open(root: &Path, layout: &Layout) -> Result<Index, StoreError> {

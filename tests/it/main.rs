@@ -1,1 +1,3 @@
+//! Promises of the whole, one file each.
 
+mod rings;

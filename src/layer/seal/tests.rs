@@ -173,7 +173,7 @@ proptest! {
     ) {
         let files: Vec<(&str, Vec<u8>)> = tree.iter().map(|(p, d)| (p.as_str(), d.clone())).collect();
         let entries = files.iter().map(|(p, d)| entry(p, d)).collect();
-        prop_assume!(crate::image::Snapshot::new(entries).is_ok());
+        prop_assume!(crate::repo::Snapshot::new(entries).is_ok());
         let (plan, blob, sealed) = seal(&files);
         prop_assert_eq!(plan.blob_len(), blob.len() as u64);
         let mut stream = Vec::new();

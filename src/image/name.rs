@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use crate::image::{RepoId, RepoIdError, RepoKind};
+use crate::repo::{RepoId, RepoIdError, RepoKind};
 
 /// The longest name, as Docker counts it.
 const MAX_NAME: usize = 255;

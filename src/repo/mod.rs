@@ -1,0 +1,9 @@
+//! The Hub's words as types that cannot be wrong: repositories, commits, content ids, and the checked files of a commit.
+//!
+//! Pure: text in, values out.
+
+mod id;
+mod snapshot;
+
+pub use id::{Commit, CommitError, ContentId, RepoId, RepoIdError, RepoKind};
+pub use snapshot::{ContentError, Entry, FilePath, MAX_FILE, Snapshot};
