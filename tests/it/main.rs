@@ -1,1 +1,4 @@
+//! Integration tests, one file a promise.
 
+mod cli;
+mod config;
