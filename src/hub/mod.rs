@@ -1,6 +1,17 @@
 //! Where files come from: the [`Upstream`] seam, and the Hub's client behind it.
 
+mod body;
+mod client;
+mod endpoint;
 mod error;
+mod http;
+mod refusal;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod token;
+mod wire;
 
 use std::ops::Range;
 
@@ -10,7 +21,10 @@ use futures_util::stream::BoxStream;
 
 use crate::repo::{Commit, ContentId, FilePath, RepoId, Snapshot};
 
+pub use client::{HubClient, HubSettings, SetupError};
+pub use endpoint::{Endpoint, EndpointError};
 pub use error::UpstreamError;
+pub use token::{Token, TokenError};
 
 /// The bytes of a range, in order. It yields exactly as many bytes as were asked for, or ends with one error.
 /// Dropping it closes the connection.

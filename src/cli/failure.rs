@@ -1,0 +1,85 @@
+//! How a command ends badly: a sentence with its causes, what to do next, and an exit code.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::config::{ConfigError, Place};
+
+/// Why a command failed. `Display` gives the sentence, its causes and the next step.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    cause: Option<Box<dyn Error + Send + Sync>>,
+    next: Option<String>,
+    usage: bool,
+}
+
+impl Failure {
+    /// A failure without a known cause.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            cause: None,
+            next: None,
+            usage: false,
+        }
+    }
+
+    /// Adds what it came from.
+    pub fn from(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds what the reader can do.
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// 2 if the command line is wrong, else 1.
+    pub const fn exit_code(&self) -> u8 {
+        if self.usage { 2 } else { 1 }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        match &self.next {
+            Some(next) => write!(f, "\n  {next}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let usage = matches!(error.place, Place::Flag(_));
+        Self {
+            usage,
+            ..Self::new(error.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_its_causes_and_the_next_step() {
+        let failure = Failure::new("cannot listen")
+            .from(std::io::Error::other("taken"))
+            .next("choose another port");
+        assert_eq!(
+            failure.to_string(),
+            "cannot listen: taken\n  choose another port"
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! `hf-oci serve`: puts the server together and runs it until a signal ends it.
+
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+
+use super::Failure;
+use super::flags::SettingFlags;
+use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources};
+use crate::telemetry;
+
+/// Files that a server has open besides its connections: blobs being served and filled, the index, the upstream's connections.
+const OTHER_FILES: u64 = 1024;
+
+/// Serves the registry until SIGTERM or SIGINT; a second signal stops at once
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hf-oci serve
+  hf-oci serve --listen 0.0.0.0:5000 --data-dir /srv/hf-oci
+  HF_TOKEN=… hf-oci serve --config hf-oci.toml
+
+Each setting is a flag, an environment variable or a key of the configuration file; what counts is flag, then environment, \
+then file, then default. config.example.toml explains them all. The Hub token comes from HF_TOKEN or a file.")]
+pub(super) struct Serve {
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+impl Serve {
+    pub(super) async fn run(
+        self,
+        load: impl FnOnce(Flags) -> Result<Sources, ConfigError>,
+    ) -> Result<(), Failure> {
+        let sources = load(self.settings.0)?;
+        let settings = Settings::resolve(&sources)?;
+        telemetry::init(&settings.log, settings.log_format);
+        for warning in sources.warnings() {
+            tracing::warn!("{warning}");
+        }
+        run(settings).await
+    }
+}
+
+/// Puts the server together and serves until it has drained.
+async fn run(settings: Settings) -> Result<(), Failure> {
+    raise_file_limit(&settings);
+    prepare_data_dir(&settings.data_dir)?;
+    let (listener, address) = listen(&settings).await?;
+
+    // The assembly: HubClient -> Store::open -> Images -> Registry.
+
+    announce(&settings, address);
+
+    // server::run(listener, registry, …) until it has drained.
+    drop(listener);
+    Ok(())
+}
+
+/// Lets this process have as many files open as the system allows it: each connection is one.
+fn raise_file_limit(settings: &Settings) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let now = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let wanted = settings.server.max_connections as u64 + OTHER_FILES;
+    if now.is_some_and(|now| now < wanted) {
+        tracing::warn!(
+            limit = now,
+            wanted,
+            "the limit of open files is low for server.max_connections; raise it (ulimit -n, LimitNOFILE)"
+        );
+    }
+}
+
+/// Makes the data directory, if need be, and sees that it can be written.
+fn prepare_data_dir(dir: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+
+    use rustix::fs::{Access, access};
+    // Private models may come to lie here, so it is the user's alone unless its owner opens it.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .and_then(|()| Ok(access(dir, Access::WRITE_OK | Access::EXEC_OK)?))
+        .map_err(|error| {
+            let next = match error.kind() {
+                ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                    "a file is in the way; choose another folder with --data-dir".to_owned()
+                }
+                _ => format!(
+                    "make it writable for user id {}, or choose another folder with --data-dir",
+                    rustix::process::geteuid().as_raw()
+                ),
+            };
+            Failure::new(format!("cannot use the data folder {}", dir.display()))
+                .from(error)
+                .next(next)
+        })
+}
+
+/// Binds the address. From here on clients can connect, and wait.
+async fn listen(settings: &Settings) -> Result<(TcpListener, SocketAddr), Failure> {
+    let listen = &settings.listen;
+    let bound = TcpListener::bind((listen.host.as_str(), listen.port)).await;
+    let bound = bound.and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(|error| {
+        let next = match error.kind() {
+            ErrorKind::AddrInUse => {
+                "another program has this port; stop it, or choose another one with --listen HOST:PORT"
+            }
+            ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege; choose a higher one with --listen HOST:PORT"
+            }
+            ErrorKind::AddrNotAvailable => {
+                "this machine does not have the address; choose another one with --listen HOST:PORT"
+            }
+            _ => "choose another address with --listen HOST:PORT",
+        };
+        Failure::new(format!("cannot listen on {listen}"))
+            .from(error)
+            .next(next)
+    })
+}
+
+/// Says what runs where, whatever the log's level; then warns of what its owner may not have meant.
+fn announce(settings: &Settings, address: SocketAddr) {
+    let line = start_line(settings, address);
+    // Nobody reads it if stderr is closed; that is no reason not to serve.
+    let _ = writeln!(std::io::stderr(), "{line}");
+
+    let upstream = &settings.upstream;
+    if !address.ip().is_loopback() {
+        match upstream.token {
+            Some(_) => tracing::warn!(
+                "whoever reaches {address} can pull everything that the server's Hub token can read"
+            ),
+            None => tracing::warn!(
+                "whoever reaches {address} can pull every public repository through this server, onto its disk"
+            ),
+        }
+    }
+    let local = matches!(
+        upstream.url.host_str(),
+        Some("localhost" | "127.0.0.1" | "[::1]")
+    );
+    if upstream.token.is_some() && upstream.url.scheme() == "http" && !local {
+        tracing::warn!("the Hub token goes to {} unencrypted", upstream.url);
+    }
+}
+
+fn start_line(settings: &Settings, address: SocketAddr) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let listen = format!("http://{address}");
+    let data = settings.data_dir.display().to_string();
+    let upstream = settings.upstream.url.as_str().trim_end_matches('/');
+    let token = settings.upstream.token.is_some();
+    match settings.log_format {
+        LogFormat::Text => {
+            let who = if token { "with token" } else { "anonymous" };
+            format!(
+                "hf-oci {version} listening on {listen} · data {data} · upstream {upstream} ({who})"
+            )
+        }
+        LogFormat::Json => {
+            let now = humantime::format_rfc3339_micros(std::time::SystemTime::now());
+            let line = serde_json::json!({
+                "timestamp": now.to_string(),
+                "level": "INFO",
+                "fields": {
+                    "message": "listening",
+                    "version": version,
+                    "listen": listen,
+                    "data_dir": data,
+                    "upstream": upstream,
+                    "token": token,
+                },
+                "target": "hf_oci::serve",
+            });
+            line.to_string()
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Settings: flags, environment, file and defaults, in that order of precedence.
+//!
+//! [`KEYS`] is the table of all of them, [`Sources`] finds the value that counts, and [`Settings::resolve`] reads and checks each.
+//! Every error says which place is wrong and what is expected there.
+
+mod keys;
+mod source;
+mod token;
+mod value;
+
+use std::fmt::Display;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use reqwest::Url;
+
+pub use keys::{KEYS, Key};
+pub use source::{ConfigError, Environment, Flags, Place, Sources};
+pub use token::Token;
+pub use value::{Layout, Listen, LogFilter, LogFormat, Size, ValueError};
+
+use value::{Count, Endpoint, Time};
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the registry listens.
+    pub listen: Listen,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// How long a branch or tag is believed before the upstream is asked again.
+    pub tag_ttl: Duration,
+    /// What is logged.
+    pub log: LogFilter,
+    /// In which form.
+    pub log_format: LogFormat,
+    /// Where files come from.
+    pub upstream: Upstream,
+    /// How images are filled.
+    pub fill: Fill,
+    /// How requests for cold images wait.
+    pub registry: Registry,
+    /// Connections.
+    pub server: Server,
+}
+
+/// Where files come from.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// The Hub or a mirror: http or https, without credentials, query or fragment; a path may end with `/` or not.
+    pub url: Url,
+    /// The Hub token; `None` is anonymous.
+    pub token: Option<Token>,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+    /// How long nothing may arrive.
+    pub stall_timeout: Duration,
+}
+
+/// How images are filled.
+#[derive(Debug, Clone)]
+pub struct Fill {
+    /// Bytes in flight of all fills together; at least 32 MiB.
+    pub memory: u64,
+    /// Parallel downloads of one fill; at least 1.
+    pub connections: usize,
+    /// Layers of one image that are filled at once; at least 1.
+    pub layers: usize,
+    /// How files become layers.
+    pub layout: Layout,
+}
+
+/// How requests for cold images wait.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// How long a request is held before its headers are sent early.
+    pub wait: Duration,
+    /// The time between two bytes after that; never zero.
+    pub drip: Duration,
+}
+
+/// Connections.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// How long requests may go on after a signal.
+    pub drain: Duration,
+    /// Connections served at once; at least 1.
+    pub max_connections: usize,
+    /// How long a request's headers may take; never zero.
+    pub header_timeout: Duration,
+}
+
+impl Settings {
+    /// Reads and checks every setting. Reads the token's file, and no other.
+    pub fn resolve(sources: &Sources) -> Result<Self, ConfigError> {
+        Ok(Self {
+            listen: listen(sources)?,
+            data_dir: data_dir(sources)?,
+            tag_ttl: time(sources, "tag_ttl", Duration::ZERO)?,
+            log: required(sources, "log", |_| Ok(()))?,
+            log_format: required(sources, "log_format", |_| Ok(()))?,
+            upstream: Upstream {
+                url: required::<Endpoint>(sources, "upstream.url", |_| Ok(()))?.0,
+                token: token::find(sources)?,
+                connect_timeout: time(sources, "upstream.connect_timeout", SHORTEST)?,
+                stall_timeout: time(sources, "upstream.stall_timeout", SHORTEST)?,
+            },
+            fill: Fill {
+                memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,
+                connections: required(sources, "fill.connections", between(1, 256))?.0,
+                layers: match sources.get("fill.layers", between(1, 256))? {
+                    Some(Count(layers)) => layers,
+                    None => std::thread::available_parallelism().map_or(1, NonZero::get),
+                },
+                layout: required(sources, "fill.layout", |_| Ok(()))?,
+            },
+            registry: Registry {
+                wait: time(sources, "registry.wait", Duration::ZERO)?,
+                drip: time(sources, "registry.drip", SHORTEST)?,
+            },
+            server: Server {
+                drain: time(sources, "server.drain", Duration::ZERO)?,
+                max_connections: required(
+                    sources,
+                    "server.max_connections",
+                    between(1, 1_000_000),
+                )?
+                .0,
+                header_timeout: time(sources, "server.header_timeout", SHORTEST)?,
+            },
+        })
+    }
+}
+
+/// Where the registry listens; for a command that needs no other setting.
+pub fn listen(sources: &Sources) -> Result<Listen, ConfigError> {
+    required(sources, "listen", |_| Ok(()))
+}
+
+/// The shortest timeout that can do its work.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+fn required<T: FromStr<Err: Display>>(
+    sources: &Sources,
+    path: &'static str,
+    check: impl FnOnce(&T) -> Result<(), String>,
+) -> Result<T, ConfigError> {
+    let value = sources.get(path, check)?;
+    value.ok_or_else(|| ConfigError::new(Place::Default(path), "there is none; set it"))
+}
+
+fn time(sources: &Sources, path: &'static str, least: Duration) -> Result<Duration, ConfigError> {
+    Ok(required(sources, path, at_least(Time(least)))?.0)
+}
+
+fn at_least<T: PartialOrd + Display>(least: T) -> impl FnOnce(&T) -> Result<(), String> {
+    move |value| match *value < least {
+        true => Err(format!("{value} is too little; {least} is the least")),
+        false => Ok(()),
+    }
+}
+
+fn between(least: usize, most: usize) -> impl FnOnce(&Count) -> Result<(), String> {
+    move |Count(value)| match (least..=most).contains(value) {
+        true => Ok(()),
+        false => Err(format!("{value} is not between {least} and {most}")),
+    }
+}
+
+/// The data directory: as set, else `hf-oci` in the user's data folder.
+fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
+    const PATH: &str = "data_dir";
+    if let Some((place, text)) = sources.find(PATH)? {
+        let path = sources.environment().path(text);
+        return path.map_err(|error| ConfigError::new(place, error.to_string()));
+    }
+    let home = sources.environment().data_home();
+    home.map(|home| home.join("hf-oci")).ok_or_else(|| {
+        let why = "this user has no home folder; set --data-dir or HF_OCI_DATA_DIR";
+        ConfigError::new(Place::Default(PATH), why)
+    })
+}
