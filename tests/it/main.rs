@@ -1,1 +1,6 @@
+//! The promises, a file each.
 
+#[path = "../hub/mod.rs"]
+mod hub;
+
+mod hub_simulator;
