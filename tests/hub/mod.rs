@@ -109,7 +109,6 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
 
 impl Hub {
     /// Starts on free ports of loopback.
-    #[expect(clippy::unused_async, reason = "a start that waits stays possible")]
     pub async fn start(world: World) -> Self {
         Self::launch(world, Launch::default()).expect("loopback has free ports")
     }
