@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::Failure;
 use super::flags::SettingFlags;
 use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources};
+use crate::hub::{HubClient, HubSettings};
 use crate::telemetry;
 
 /// Files that a server has open besides its connections: blobs being served and filled, the index, the upstream's connections.
@@ -52,13 +53,29 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     prepare_data_dir(&settings.data_dir)?;
     let (listener, address) = listen(&settings).await?;
 
-    // The assembly: HubClient -> Store::open -> Images -> Registry.
+    // The assembly goes on from here: Store::open -> Images -> Registry.
+    let hub = HubClient::new(hub_settings(&settings))
+        .map_err(|error| Failure::new("cannot reach the upstream").from(error))?;
 
     announce(&settings, address);
 
     // server::run(listener, registry, …) until it has drained.
-    drop(listener);
+    drop((listener, hub));
     Ok(())
+}
+
+/// The Hub client's part of the settings. It serves all fills, so it may read as many bodies at once as their memory holds chunks.
+fn hub_settings(settings: &Settings) -> HubSettings {
+    const CHUNK: u64 = 4 << 20;
+    let chunks = usize::try_from(settings.fill.memory / CHUNK).unwrap_or(usize::MAX);
+    HubSettings {
+        endpoint: settings.upstream.url.clone(),
+        token: settings.upstream.token.clone(),
+        connections: chunks.max(settings.fill.connections),
+        stall: settings.upstream.stall_timeout,
+        connect: settings.upstream.connect_timeout,
+        ..HubSettings::default()
+    }
 }
 
 /// Lets this process have as many files open as the system allows it: each connection is one.
@@ -153,20 +170,26 @@ fn announce(settings: &Settings, address: SocketAddr) {
             ),
         }
     }
-    let local = matches!(
-        upstream.url.host_str(),
-        Some("localhost" | "127.0.0.1" | "[::1]")
-    );
-    if upstream.token.is_some() && upstream.url.scheme() == "http" && !local {
+    if upstream.token.is_some() && in_the_clear(&upstream.url.to_string()) {
         tracing::warn!("the Hub token goes to {} unencrypted", upstream.url);
     }
+}
+
+/// Whether what is sent to `address` crosses a network without TLS.
+fn in_the_clear(address: &str) -> bool {
+    let Some(rest) = address.strip_prefix("http://") else {
+        return false;
+    };
+    let host = rest.split(['/', '?']).next().unwrap_or(rest);
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    !matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
 fn start_line(settings: &Settings, address: SocketAddr) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let listen = format!("http://{address}");
     let data = settings.data_dir.display().to_string();
-    let upstream = settings.upstream.url.as_str().trim_end_matches('/');
+    let upstream = settings.upstream.url.to_string();
     let token = settings.upstream.token.is_some();
     match settings.log_format {
         LogFormat::Text => {

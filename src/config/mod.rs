@@ -14,14 +14,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use reqwest::Url;
-
 pub use keys::{KEYS, Key};
 pub use source::{ConfigError, Environment, Flags, Place, Sources};
-pub use token::Token;
 pub use value::{Layout, Listen, LogFilter, LogFormat, Size, ValueError};
 
-use value::{Count, Endpoint, Time};
+use crate::hub::{Endpoint, Token};
+use value::{Count, Time};
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -49,8 +47,8 @@ pub struct Settings {
 /// Where files come from.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// The Hub or a mirror: http or https, without credentials, query or fragment; a path may end with `/` or not.
-    pub url: Url,
+    /// The Hub or a mirror.
+    pub url: Endpoint,
     /// The Hub token; `None` is anonymous.
     pub token: Option<Token>,
     /// How long a connection may take to open.
@@ -102,7 +100,7 @@ impl Settings {
             log: required(sources, "log", |_| Ok(()))?,
             log_format: required(sources, "log_format", |_| Ok(()))?,
             upstream: Upstream {
-                url: required::<Endpoint>(sources, "upstream.url", |_| Ok(()))?.0,
+                url: required(sources, "upstream.url", |_| Ok(()))?,
                 token: token::find(sources)?,
                 connect_timeout: time(sources, "upstream.connect_timeout", SHORTEST)?,
                 stall_timeout: time(sources, "upstream.stall_timeout", SHORTEST)?,

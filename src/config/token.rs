@@ -1,36 +1,10 @@
 //! The Hub token: from the environment or a file, never from a flag or the configuration file.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::keys;
 use super::source::{ConfigError, Place, Sources};
-
-/// A Hub token, which does not print. Stands in for the Hub client's own type until that is there.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    /// Takes a token as it stands in a variable or a file: space around it does not count.
-    pub fn new(text: &str) -> Result<Self, &'static str> {
-        let text = text.trim();
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err("the Hub token is empty or has characters that no token has");
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The text, for the one place that sends it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(hidden)")
-    }
-}
+use crate::hub::Token;
 
 const PATH: &str = "upstream.token_file";
 

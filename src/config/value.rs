@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
 /// Why a text is no value of its type: what is wrong and what is expected.
@@ -186,32 +185,6 @@ impl fmt::Display for Count {
     }
 }
 
-/// The address of a Hub: http or https, without credentials, query or fragment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Endpoint(pub Url);
-
-impl FromStr for Endpoint {
-    type Err = ValueError;
-
-    /// Errors do not repeat the text: it could hold a password.
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let url = Url::parse(text).map_err(|_| {
-            let expected = "the address of a Hub, such as https://huggingface.co";
-            ValueError::new(if text.contains('@') { "…" } else { text }, expected)
-        })?;
-        let fail = |why| Err(ValueError::new(url.host_str().unwrap_or("…"), why));
-        if !matches!(url.scheme(), "http" | "https") {
-            fail("usable as an upstream: its address must begin with https:// or http://")
-        } else if !url.username().is_empty() || url.password().is_some() {
-            fail("usable with credentials in its address; use HF_TOKEN or upstream.token_file")
-        } else if url.query().is_some() || url.fragment().is_some() {
-            fail("usable with a query or fragment in its address")
-        } else {
-            Ok(Self(url))
-        }
-    }
-}
-
 /// How files become layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
@@ -377,25 +350,6 @@ mod tests {
         assert_eq!("1h 30m".parse(), Ok(Time(Duration::from_secs(5400))));
         for text in ["", "300", "5 apples", "2years", "-1s"] {
             assert!(text.parse::<Time>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_upstream_is_a_plain_address() {
-        for text in ["https://huggingface.co", "http://127.0.0.1:8080/mirror/"] {
-            assert!(text.parse::<Endpoint>().is_ok(), "{text}");
-        }
-        for text in [
-            "",
-            "huggingface.co",
-            "ftp://a/",
-            "https://u:secret@a/",
-            "https://a/?q",
-            "https://a/#f",
-            "http://u:secret@",
-        ] {
-            let error = text.parse::<Endpoint>().expect_err(text).to_string();
-            assert!(!error.contains("secret"), "{error}");
         }
     }
 
