@@ -124,12 +124,11 @@ impl Server {
         }
     }
 
-    /// The next connection, once there is a place for it.
+    /// The next connection, once there is a place for it. The place comes second: an idle listener must not keep one from the others.
     async fn next(&self, listener: &TcpListener) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let place = self.places.clone().acquire_owned().await;
-        let place = place.map_err(io::Error::other)?;
         let (stream, _) = listener.accept().await?;
-        Ok((stream, place))
+        let place = self.places.clone().acquire_owned().await;
+        Ok((stream, place.map_err(io::Error::other)?))
     }
 }
 

@@ -200,7 +200,10 @@ pub struct Drip {
 }
 
 impl Drip {
-    /// Sends a byte of `prefix` after each interval until `document` is there.
+    /// Sends a byte of `prefix` at once and after each interval until `document` is there.
+    ///
+    /// At once, because where a body ends with its connection (HTTP/1.0, as some gateways speak it) only its bytes tell that it is not
+    /// whole: one byte of a document is not valid JSON, and none might pass for an empty answer.
     pub fn new(
         document: BoxFuture<'static, Result<Bytes, Error>>,
         prefix: &'static [u8],
@@ -211,7 +214,7 @@ impl Drip {
             prefix,
             sent: 0,
             every,
-            timer: Box::pin(tokio::time::sleep(every)),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             ended: false,
         }
     }
@@ -391,7 +394,7 @@ mod tests {
             frames.push(frame.unwrap().into_data().unwrap());
         }
         assert_eq!(start.elapsed(), EVERY * 3 + EVERY / 2);
-        assert_eq!(frames, ["{", "\"", "s", &text[3..]]);
+        assert_eq!(frames, ["{", "\"", "s", "c", &text[4..]]);
         assert!(body.is_end_stream());
     }
 
@@ -408,8 +411,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_breaks_the_body() {
-        let mut body = drip(EVERY * 2, Err(Error::new(Kind::BadGateway, "gone")));
-        assert!(body.frame().await.unwrap().is_ok());
+        let mut body = drip(EVERY / 2, Err(Error::new(Kind::BadGateway, "gone")));
+        assert_eq!(
+            body.frame().await.unwrap().unwrap().into_data().unwrap(),
+            "{"
+        );
         assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "gone");
         assert!(body.frame().await.is_none());
     }
@@ -421,13 +427,6 @@ mod tests {
                 .collect()
                 .await
                 .is_err()
-        );
-        // Before anything was sent, any document will do.
-        assert!(
-            drip(EVERY / 2, Ok("{\"manifests\":[]}"))
-                .collect()
-                .await
-                .is_ok()
         );
     }
 }

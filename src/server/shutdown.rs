@@ -87,4 +87,15 @@ mod tests {
         shutdown.advance();
         assert!(other.at_once.is_cancelled());
     }
+
+    #[tokio::test]
+    async fn signals_advance_it() {
+        use rustix::process::{Signal, getpid, kill_process};
+        let shutdown = Shutdown::on_signals().unwrap();
+        kill_process(getpid(), Signal::TERM).unwrap();
+        shutdown.begun().await;
+        assert!(!shutdown.at_once.is_cancelled());
+        kill_process(getpid(), Signal::INT).unwrap();
+        shutdown.at_once().await;
+    }
 }
