@@ -1,1 +1,184 @@
 //! The pull side of the distribution specification over HTTP.
+//!
+//! A request becomes a [`Route`](route::Route), a handler makes the answer, and one line of the log tells what became of it. GET and HEAD
+//! are answered alike: a handler makes the answer to GET, and the body of a HEAD is dropped here, unread.
+
+mod blobs;
+mod body;
+mod content;
+mod error;
+mod manifests;
+mod multipart;
+mod range;
+mod record;
+mod reply;
+mod route;
+mod tags;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderName};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+
+pub use manifests::INDEX_PREFIX;
+pub use range::MAX_RANGES;
+
+use self::content::{Cache, Content};
+use self::record::{Record, Recorded};
+use self::route::{Refusal, Route};
+use crate::error::{Error, Kind};
+use crate::fill::Images;
+use crate::oci::Reference;
+use crate::server::{Body, Handler};
+use crate::store::Store;
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// What `/` says.
+const GREETING: &[u8] =
+    b"hf-oci: Hugging Face repositories as OCI images. Pull HOST/ORG/NAME; the registry is under /v2/.\n";
+
+/// How requests for images that are not there yet are treated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// How long such a request is held before it is answered early.
+    pub wait: Duration,
+    /// The time between two bytes of an early answer.
+    pub drip: Duration,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self {
+            wait: Duration::from_secs(20),
+            drip: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What the cache did for a request, for the log and the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was there.
+    Hit,
+}
+
+impl Outcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+        }
+    }
+}
+
+/// The registry: answers everything under `/v2/`, and `/` and `/healthz` besides.
+pub struct Registry {
+    content: Arc<dyn Content>,
+    settings: RegistrySettings,
+    requests: AtomicU64,
+}
+
+impl Registry {
+    /// Serves `images` and what is in `store`.
+    pub fn new(images: Arc<Images>, store: Arc<Store>, settings: RegistrySettings) -> Self {
+        Self::over(Arc::new(Cache { images, store }), settings)
+    }
+
+    fn over(content: Arc<dyn Content>, settings: RegistrySettings) -> Self {
+        Self {
+            content,
+            settings,
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// Answers one request, of which the body does not matter. Never fails: a failure is an answer.
+    ///
+    /// May be cancelled at any time; what it waited for goes on.
+    pub async fn answer(&self, request: &Parts) -> Response<Body> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let record = Record::begin(number, &request.method, request.uri.path());
+        let mut response = match self.route(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                if error.kind == Kind::Internal {
+                    tracing::error!(request = number, %error, "a request failed");
+                }
+                error::answer(&error, number)
+            }
+        };
+        response
+            .headers_mut()
+            .insert(API_VERSION, reply::constant("registry/2.0"));
+        if request.method == Method::HEAD {
+            *response.body_mut() = reply::nothing();
+        }
+        Recorded::wrap(response, record)
+    }
+
+    async fn route(&self, request: &Parts) -> Result<Response<Body>, Error> {
+        match route::route(&request.method, request.uri.path()) {
+            Ok(route) => self.serve(route, request).await,
+            Err(Refusal::Invalid(error)) => Err(error),
+            Err(Refusal::Method) => Err(Error::new(
+                Kind::Unsupported,
+                "this registry serves what is on the Hub: there is only pulling, no pushing or deleting",
+            )),
+            Err(Refusal::Path) => Ok(error::custom(
+                StatusCode::NOT_FOUND,
+                "UNSUPPORTED",
+                "there is no such path; the registry is under /v2/",
+            )),
+        }
+    }
+
+    async fn serve(&self, route: Route, request: &Parts) -> Result<Response<Body>, Error> {
+        let Parts {
+            method, headers, ..
+        } = request;
+        let query = request.uri.query().unwrap_or_default();
+        let content = self.content.as_ref();
+        match route {
+            Route::Home => Ok(text(GREETING)),
+            Route::Health => Ok(text(b"ok\n")),
+            Route::Base => Ok(reply::typed("application/json", Bytes::from_static(b"{}"))),
+            Route::Catalog => Ok(tags::catalog(query, &content.catalog().await?)),
+            Route::Tags(name) => Ok(tags::list(&name, query, &content.tags(&name).await?)),
+            Route::Referrers(..) => Ok(tags::referrers(query)),
+            Route::Manifest(name, Reference::Tag(tag)) => {
+                manifests::by_tag(self, method, headers, &name, &tag).await
+            }
+            Route::Manifest(name, Reference::Digest(digest)) => {
+                manifests::by_digest(content, headers, &name, digest).await
+            }
+            Route::Blob(name, digest) => blobs::get(content, method, headers, &name, digest).await,
+        }
+    }
+}
+
+fn text(text: &'static [u8]) -> Response<Body> {
+    let mut response = reply::full(StatusCode::OK, Bytes::from_static(text));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, reply::constant("text/plain; charset=utf-8"));
+    response
+}
+
+impl Handler for Registry {
+    fn handle(self: Arc<Self>, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move {
+            // The body, if any, is dropped unread: nothing here takes one.
+            let (head, _) = request.into_parts();
+            self.answer(&head).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

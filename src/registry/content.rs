@@ -1,0 +1,176 @@
+//! What the handlers need of the rest of the program, in one narrow seam: images by tag, and what is stored by digest.
+//!
+//! All store calls block on files; here, and only here, they are moved off the runtime's threads.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::error::{Error, Kind};
+use crate::fill::{Found, Images, Ready};
+use crate::image::RepoId;
+use crate::oci::{Digest, ImageName, Tag};
+use crate::store::{Member, Store, StoreError};
+
+/// Where an image stands.
+pub enum Image {
+    /// It is in the store.
+    Ready(Ready),
+    /// It is being filled. Dropping the future changes nothing.
+    Filling(BoxFuture<'static, Result<Ready, Error>>),
+}
+
+/// A blob, opened.
+pub struct Blob {
+    /// The file.
+    pub file: File,
+    /// Its length.
+    pub size: u64,
+}
+
+/// A manifest or index.
+pub struct Document {
+    /// What it is.
+    pub media_type: String,
+    /// All of it.
+    pub bytes: Bytes,
+}
+
+/// What a registry serves.
+pub trait Content: Send + Sync + 'static {
+    /// See [`Images::find`].
+    fn find<'a>(&'a self, name: &'a ImageName, tag: &'a Tag)
+    -> BoxFuture<'a, Result<Image, Error>>;
+
+    /// See [`Images::tags`].
+    fn tags<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Vec<String>, Error>>;
+
+    /// See [`Store::catalog`].
+    fn catalog(&self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
+
+    /// Opens a blob of `repo`; `None` if the repository has no such digest, or it is not there (any more).
+    fn blob(&self, repo: RepoId, digest: Digest) -> BoxFuture<'_, Result<Option<Blob>, Error>>;
+
+    /// Reads a small blob of `repo`; `None` as above.
+    fn document(
+        &self,
+        repo: RepoId,
+        digest: Digest,
+    ) -> BoxFuture<'_, Result<Option<Document>, Error>>;
+
+    /// Reads the index of an image that was found. Lives on its own, so that a body may wait for it.
+    fn index(&self, digest: Digest) -> BoxFuture<'static, Result<Bytes, Error>>;
+}
+
+/// The cache of this server.
+pub struct Cache {
+    /// The images.
+    pub images: Arc<Images>,
+    /// The data directory.
+    pub store: Arc<Store>,
+}
+
+impl Cache {
+    async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store) -> Result<T, Error> + Send + 'static,
+    {
+        blocking(self.store.clone(), work).await
+    }
+}
+
+impl Content for Cache {
+    fn find<'a>(
+        &'a self,
+        name: &'a ImageName,
+        tag: &'a Tag,
+    ) -> BoxFuture<'a, Result<Image, Error>> {
+        Box::pin(async move {
+            Ok(match self.images.find(name, tag).await? {
+                Found::Ready(ready) => Image::Ready(ready),
+                Found::Filling(mut flight) => Image::Filling(Box::pin(async move {
+                    flight.done().await.map_err(|error| (*error).clone())
+                })),
+            })
+        })
+    }
+
+    fn tags<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+        Box::pin(self.images.tags(name))
+    }
+
+    fn catalog(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(self.blocking(|store| store.catalog().map_err(internal)))
+    }
+
+    fn blob(&self, repo: RepoId, digest: Digest) -> BoxFuture<'_, Result<Option<Blob>, Error>> {
+        Box::pin(self.blocking(move |store| {
+            let Some(member) = store.member(&repo, &digest).map_err(internal)? else {
+                return Ok(None);
+            };
+            let Some((file, size)) = store.open_blob(&digest).map_err(internal)? else {
+                return Ok(None);
+            };
+            if size != member.size {
+                return Err(damaged(&digest, &member, size));
+            }
+            Ok(Some(Blob { file, size }))
+        }))
+    }
+
+    fn document(
+        &self,
+        repo: RepoId,
+        digest: Digest,
+    ) -> BoxFuture<'_, Result<Option<Document>, Error>> {
+        Box::pin(self.blocking(move |store| {
+            let Some(member) = store.member(&repo, &digest).map_err(internal)? else {
+                return Ok(None);
+            };
+            let bytes = store.read_blob(&digest).map_err(internal)?;
+            Ok(bytes.map(|bytes| Document {
+                media_type: member.media_type,
+                bytes: bytes.into(),
+            }))
+        }))
+    }
+
+    fn index(&self, digest: Digest) -> BoxFuture<'static, Result<Bytes, Error>> {
+        let read = blocking(self.store.clone(), move |store| {
+            match store.read_blob(&digest).map_err(internal)? {
+                Some(bytes) => Ok(bytes.into()),
+                None => Err(Error::new(
+                    Kind::Internal,
+                    format!("the index {digest} of a known image is not in the store"),
+                )),
+            }
+        });
+        Box::pin(read)
+    }
+}
+
+async fn blocking<T, F>(store: Arc<Store>, work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce(&Store) -> Result<T, Error> + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(move || work(&store)).await;
+    done.unwrap_or_else(|error| Err(Error::new(Kind::Internal, error.to_string())))
+}
+
+fn internal(error: StoreError) -> Error {
+    Error::new(Kind::Internal, error.to_string())
+}
+
+fn damaged(digest: &Digest, member: &Member, size: u64) -> Error {
+    Error::new(
+        Kind::Internal,
+        format!(
+            "the blob {digest} should have {} bytes and has {size}",
+            member.size
+        ),
+    )
+}

@@ -1,0 +1,308 @@
+//! One connection: which protocol it speaks, its limits, its end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, timeout};
+
+use super::{Body, Handler, Server, Shutdown};
+
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The most bytes that the head of a request may have.
+const MAX_HEAD: usize = 64 << 10;
+/// What a refused connection may still send before it is closed, and for how long.
+const LAST_WORDS: u64 = 256 << 10;
+const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
+/// How often an HTTP/2 connection is asked whether it lives, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// Go's TLS looks at the first five bytes of this.
+const NOT_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 63\r\nConnection: close\r\n\r\n\
+    This port speaks plain HTTP, and what came was something else.\n";
+
+/// Serves a connection until it ends or the server's shutdown ends it. `place` is given back then.
+pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, place: OwnedSemaphorePermit) {
+    let _place = place;
+    // Answers are written whole; waiting for more to send would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection has no TCP_NODELAY");
+    }
+    let served = tokio::select! {
+        served = speak(&server, stream) => served,
+        () = server.shutdown.at_once() => return,
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn speak<I>(server: &Server, mut io: I) -> Result<(), Failure>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let settings = &server.settings;
+    let (protocol, head) = tokio::select! {
+        sniffed = timeout(settings.header_timeout, sniff(&mut io)) => sniffed??,
+        // It has asked for nothing yet.
+        () = server.shutdown.begun() => return Ok(()),
+    };
+    if protocol == Protocol::Unknown {
+        return Ok(refuse(io).await?);
+    }
+    let io = TokioIo::new(Guarded::new(io, head, settings.stall_timeout));
+    let handler = server.handler.clone();
+    let service = service_fn(move |request| answer(handler.clone(), request));
+    if protocol == Protocol::Http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_header_list_size(MAX_HEAD as u32)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PONG_WITHIN)
+            .serve_connection(io, service);
+        let stop = http2::Connection::graceful_shutdown;
+        until_drained(connection, stop, &server.shutdown).await?;
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.header_timeout)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(io, service);
+        let stop = http1::Connection::graceful_shutdown;
+        until_drained(connection, stop, &server.shutdown).await?;
+    }
+    Ok(())
+}
+
+/// Drives a connection; when the shutdown begins, tells it to `stop` and lets it finish what it is at.
+async fn until_drained<C: Future>(
+    connection: C,
+    stop: impl FnOnce(Pin<&mut C>),
+    shutdown: &Shutdown,
+) -> C::Output {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = shutdown.begun() => {}
+    }
+    stop(connection.as_mut());
+    connection.await
+}
+
+async fn answer(
+    handler: Arc<dyn Handler>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    // A defect in one answer must not take the connection's other requests with it, nor close it silently.
+    let answered = AssertUnwindSafe(handler.handle(request)).catch_unwind();
+    Ok(answered.await.unwrap_or_else(|_| {
+        tracing::error!("a handler panicked");
+        let text = Full::new(Bytes::from_static(b"the server failed\n"));
+        let mut response = Response::new(text.map_err(io::Error::other).boxed_unsync());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    }))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+    Unknown,
+}
+
+/// Reads until it is clear what the client speaks; gives back what was read.
+async fn sniff<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<(Protocol, Bytes)> {
+    let mut head = Vec::with_capacity(4096);
+    loop {
+        if io.read_buf(&mut head).await? == 0 {
+            return Ok((Protocol::Http1, head.into()));
+        }
+        let seen = head.len().min(HTTP2_PREFACE.len());
+        if head[..seen] != HTTP2_PREFACE[..seen] {
+            // A request begins with the letters of a method; empty lines before it are forgiven (RFC 9112, section 2.2).
+            let http = matches!(head[0], b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n');
+            let protocol = if http {
+                Protocol::Http1
+            } else {
+                Protocol::Unknown
+            };
+            return Ok((protocol, head.into()));
+        }
+        if seen == HTTP2_PREFACE.len() {
+            return Ok((Protocol::Http2, head.into()));
+        }
+    }
+}
+
+/// Tells a client that speaks something else so, in a way that reaches it.
+async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) -> io::Result<()> {
+    io.write_all(NOT_HTTP).await?;
+    io.shutdown().await?;
+    // Closing with bytes unread would reset the connection, and the reset may overtake the answer.
+    let (mut rest, mut nowhere) = (io.take(LAST_WORDS), tokio::io::sink());
+    let drained = tokio::io::copy(&mut rest, &mut nowhere);
+    let _ = timeout(LAST_WORDS_TIME, drained).await;
+    Ok(())
+}
+
+/// A stream whose first bytes were read already, and which fails when nothing can be written for too long.
+struct Guarded<I> {
+    io: I,
+    head: Bytes,
+    stall: Duration,
+    timer: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl<I> Guarded<I> {
+    fn new(io: I, head: Bytes, stall: Duration) -> Self {
+        Self {
+            io,
+            head,
+            stall,
+            timer: Box::pin(tokio::time::sleep(stall)),
+            waiting: false,
+        }
+    }
+
+    /// Passes `polled` on, unless it and all before it have been pending for too long.
+    fn watch<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.waiting = false;
+            return polled;
+        }
+        if !self.waiting {
+            self.waiting = true;
+            let end = Instant::now() + self.stall;
+            self.timer.as_mut().reset(end);
+        }
+        match self.timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.head.has_remaining() {
+            let take = self.head.len().min(buf.remaining());
+            buf.put_slice(&self.head.split_to(take));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.watch(polled, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.watch(polled, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch(polled, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.watch(polled, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_what_is_no_http_has_its_length() {
+        let text = std::str::from_utf8(NOT_HTTP).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up() {
+        let (near, _far) = tokio::io::duplex(16);
+        let mut io = Guarded::new(near, Bytes::new(), Duration::from_secs(600));
+        let start = Instant::now();
+        let error = io.write_all(&[0; 17]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), Duration::from_secs(600));
+    }
+
+    #[tokio::test]
+    async fn protocols_are_told_apart_however_their_bytes_come() {
+        for (bytes, wanted) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http1),
+            (b"\r\nGET / HTTP/1.1\r\n", Protocol::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Protocol::Http2),
+            (b"PRO", Protocol::Http1),
+            (b"\x16\x03\x01\x02\0\x01", Protocol::Unknown),
+            (b"\0", Protocol::Unknown),
+            (b"\xff", Protocol::Unknown),
+            (b"", Protocol::Http1),
+        ] {
+            for step in [1, 3, 64] {
+                let (mut near, mut far) = tokio::io::duplex(step);
+                let feed = async {
+                    let _ = far.write_all(bytes).await;
+                    drop(far);
+                };
+                let sniffed = async {
+                    let (protocol, head) = sniff(&mut near).await.unwrap();
+                    assert!(bytes.starts_with(&head));
+                    drop(near);
+                    protocol
+                };
+                assert_eq!(tokio::join!(feed, sniffed).1, wanted, "{bytes:?}");
+            }
+        }
+    }
+}
