@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -11,7 +12,11 @@ use tokio::net::TcpListener;
 use super::Failure;
 use super::flags::SettingFlags;
 use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources};
+use crate::fill::{FillSettings, Images};
 use crate::hub::{HubClient, HubSettings};
+use crate::registry::{Registry, RegistrySettings};
+use crate::server::{self, ServerSettings, Shutdown};
+use crate::store::{Store, StoreError};
 use crate::telemetry;
 
 /// Files that a server has open besides its connections: blobs being served and filled, the index, the upstream's connections.
@@ -53,15 +58,68 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     prepare_data_dir(&settings.data_dir)?;
     let (listener, address) = listen(&settings).await?;
 
-    // The assembly goes on from here: Store::open -> Images -> Registry.
+    let shutdown = Shutdown::on_signals()
+        .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
     let hub = HubClient::new(hub_settings(&settings))
         .map_err(|error| Failure::new("cannot reach the upstream").from(error))?;
+    let store = open_store(&settings.data_dir).await?;
+    let images = Images::new(Arc::new(hub), Arc::clone(&store), fill_settings(&settings));
+    let images = Arc::new(images);
+    let registry = Registry::new(Arc::clone(&images), store, registry_settings(&settings));
 
     announce(&settings, address);
 
-    // server::run(listener, registry, …) until it has drained.
-    drop((listener, hub));
+    let limits = server_settings(&settings);
+    server::run(vec![listener], Arc::new(registry), limits, shutdown).await;
+    // Nobody waits any more; what is filled is lost only as far as it is not published.
+    images.shutdown().await;
+    tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the store, away from the runtime's threads.
+async fn open_store(data_dir: &Path) -> Result<Arc<Store>, Failure> {
+    let dir = data_dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&dir)).await;
+    let opened = opened.map_err(|error| Failure::new("opening the store was lost").from(error))?;
+    opened.map(Arc::new).map_err(|error| {
+        let what = format!("cannot use the data folder {}", data_dir.display());
+        let locked = matches!(error, StoreError::Locked(_));
+        let failure = Failure::new(what).from(error);
+        match locked {
+            true => failure.next(
+                "another hf-oci uses this folder; stop it, or choose another one with --data-dir",
+            ),
+            false => failure,
+        }
+    })
+}
+
+fn fill_settings(settings: &Settings) -> FillSettings {
+    FillSettings {
+        memory: settings.fill.memory,
+        connections: settings.fill.connections,
+        layers: settings.fill.layers,
+        layout: settings.fill.layout,
+        tag_ttl: settings.tag_ttl,
+        ..FillSettings::default()
+    }
+}
+
+fn registry_settings(settings: &Settings) -> RegistrySettings {
+    RegistrySettings {
+        wait: settings.registry.wait,
+        drip: settings.registry.drip,
+    }
+}
+
+fn server_settings(settings: &Settings) -> ServerSettings {
+    ServerSettings {
+        max_connections: settings.server.max_connections,
+        header_timeout: settings.server.header_timeout,
+        drain: settings.server.drain,
+        ..ServerSettings::default()
+    }
 }
 
 /// The Hub client's part of the settings. It serves all fills, so it may read as many bodies at once as their memory holds chunks.

@@ -16,9 +16,11 @@ use std::time::Duration;
 
 pub use keys::{KEYS, Key};
 pub use source::{ConfigError, Environment, Flags, Place, Sources};
-pub use value::{Layout, Listen, LogFilter, LogFormat, Size, ValueError};
+pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 
 use crate::hub::{Endpoint, Token};
+use crate::image::Layout;
+
 use value::{Count, Time};
 
 /// All settings, checked.

@@ -185,28 +185,6 @@ impl fmt::Display for Count {
     }
 }
 
-/// How files become layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Layout {
-    /// Each large file in a layer of its own, all others in what follows.
-    #[default]
-    Split,
-    /// Everything in one layer.
-    Single,
-}
-
-impl FromStr for Layout {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "split" => Ok(Self::Split),
-            "single" => Ok(Self::Single),
-            _ => Err(ValueError::new(text, "a layout: 'split' or 'single'")),
-        }
-    }
-}
-
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {

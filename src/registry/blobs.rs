@@ -15,7 +15,8 @@ use super::multipart::{Layout, OCTETS, boundary, content_range};
 use super::range::{RangeSet, Resolved};
 use super::{error, reply};
 use crate::error::{Error, Kind};
-use crate::oci::{Digest, ImageName};
+use crate::image::ImageName;
+use crate::oci::Digest;
 use crate::server::Body;
 
 /// The blob `digest`, as far as an image of this repository has it.

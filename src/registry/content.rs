@@ -9,9 +9,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::error::{Error, Kind};
-use crate::fill::{Found, Images, Ready};
-use crate::image::RepoId;
-use crate::oci::{Digest, ImageName, Tag};
+use crate::fill::{Found, Images, Outcome, Ready};
+use crate::image::ImageName;
+use crate::oci::{Digest, Tag};
+use crate::repo::RepoId;
 use crate::store::{Member, Store, StoreError};
 
 /// Where an image stands.
@@ -41,8 +42,11 @@ pub struct Document {
 /// What a registry serves.
 pub trait Content: Send + Sync + 'static {
     /// See [`Images::find`].
-    fn find<'a>(&'a self, name: &'a ImageName, tag: &'a Tag)
-    -> BoxFuture<'a, Result<Image, Error>>;
+    fn find<'a>(
+        &'a self,
+        name: &'a ImageName,
+        tag: &'a Tag,
+    ) -> BoxFuture<'a, Result<(Image, Outcome), Error>>;
 
     /// See [`Images::tags`].
     fn tags<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Vec<String>, Error>>;
@@ -87,13 +91,14 @@ impl Content for Cache {
         &'a self,
         name: &'a ImageName,
         tag: &'a Tag,
-    ) -> BoxFuture<'a, Result<Image, Error>> {
+    ) -> BoxFuture<'a, Result<(Image, Outcome), Error>> {
         Box::pin(async move {
             Ok(match self.images.find(name, tag).await? {
-                Found::Ready(ready) => Image::Ready(ready),
-                Found::Filling(mut flight) => Image::Filling(Box::pin(async move {
-                    flight.done().await.map_err(|error| (*error).clone())
-                })),
+                Found::Ready(ready, outcome) => (Image::Ready(ready), outcome),
+                Found::Filling(mut flight, outcome) => {
+                    let done = async move { flight.done().await.map_err(|e| (*e).clone()) };
+                    (Image::Filling(Box::pin(done)), outcome)
+                }
             })
         })
     }

@@ -19,10 +19,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::Drip;
 use super::content::{Content, Image};
-use super::{Outcome, Registry, RegistrySettings, reply};
+use super::{Registry, RegistrySettings, reply};
 use crate::error::{Error, Kind};
-use crate::fill::Ready;
-use crate::oci::{Digest, ImageName, MEDIA_INDEX, MEDIA_MANIFEST, Tag};
+use crate::fill::{Outcome, Ready};
+use crate::image::ImageName;
+use crate::oci::{Digest, MEDIA_INDEX, MEDIA_MANIFEST, Tag};
 use crate::server::Body;
 
 /// The bytes with which every image index of this registry begins: they can be sent before anything else of it is known.
@@ -41,18 +42,18 @@ pub async fn by_tag(
 ) -> Result<Response<Body>, Error> {
     let asked = Instant::now();
     let content = registry.content.as_ref();
-    let mut filling = match content.find(name, tag).await? {
-        Image::Ready(ready) => {
-            let mut response = ready_index(content, headers, ready).await?;
-            response.extensions_mut().insert(Outcome::Hit);
-            return Ok(response);
+    let (image, outcome) = content.find(name, tag).await?;
+    let mut response = match image {
+        Image::Ready(ready) => ready_index(content, headers, ready).await?,
+        Image::Filling(mut filling) => {
+            match timeout_at(deadline(asked, registry.settings.wait), &mut filling).await {
+                Ok(ready) => ready_index(content, headers, ready?).await?,
+                Err(_) => early(registry, method, filling),
+            }
         }
-        Image::Filling(filling) => filling,
     };
-    match timeout_at(deadline(asked, registry.settings.wait), &mut filling).await {
-        Ok(ready) => ready_index(content, headers, ready?).await,
-        Err(_) => Ok(early(registry, method, filling)),
-    }
+    response.extensions_mut().insert::<Outcome>(outcome);
+    Ok(response)
 }
 
 fn deadline(asked: Instant, wait: Duration) -> Instant {

@@ -62,21 +62,6 @@ impl Default for RegistrySettings {
     }
 }
 
-/// What the cache did for a request, for the log and the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Everything was there.
-    Hit,
-}
-
-impl Outcome {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-        }
-    }
-}
-
 /// The registry: answers everything under `/v2/`, and `/` and `/healthz` besides.
 pub struct Registry {
     content: Arc<dyn Content>,

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::{Method, Response};
 
-use super::Outcome;
+use crate::fill::Outcome;
 use crate::server::Body;
 
 /// The longest path that is logged whole.
@@ -116,7 +116,7 @@ impl Drop for Recorded {
         } = &self.record;
         let ms = started.elapsed().as_millis();
         let (status, bytes) = (self.status, self.bytes);
-        let outcome = self.outcome.map(Outcome::label);
+        let outcome = self.outcome.map(Outcome::as_str);
         let end = match self.end {
             End::Whole => None,
             End::Left => Some("client left"),

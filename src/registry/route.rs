@@ -9,7 +9,8 @@ use hyper::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Kind};
-use crate::oci::{Digest, ImageName, Reference, ReferenceError};
+use crate::image::ImageName;
+use crate::oci::{Digest, Reference, ReferenceError};
 
 /// What a GET or HEAD asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde_json::json;
 
 use super::{error, reply};
-use crate::oci::{ImageName, MEDIA_INDEX};
+use crate::image::ImageName;
+use crate::oci::MEDIA_INDEX;
 use crate::server::Body;
 
 /// Says which filters an answer went through.

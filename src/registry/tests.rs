@@ -11,9 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use super::content::{Blob, Document, Image};
 use super::*;
-use crate::fill::Ready;
-use crate::image::RepoId;
-use crate::oci::{Digest, ImageName, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Tag};
+use crate::fill::{Outcome, Ready};
+use crate::image::ImageName;
+use crate::oci::{Digest, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Tag};
+use crate::repo::RepoId;
 
 /// One repository, `org/model`, with an index, a manifest and a layer. Its tags say what happens: `ready`, `in-S` and `fail-S` (after S
 /// seconds), `in-S-ms` and `fail-S-ms`, `late-S` (found after S seconds, filled at once); any other is unknown.
@@ -67,7 +68,7 @@ impl Content for Scripted {
         &'a self,
         name: &'a ImageName,
         tag: &'a Tag,
-    ) -> BoxFuture<'a, Result<Image, Error>> {
+    ) -> BoxFuture<'a, Result<(Image, Outcome), Error>> {
         Box::pin(async move {
             if name.as_str() != "org/model" {
                 return Err(Error::new(Kind::NameUnknown, "no such repository"));
@@ -82,21 +83,25 @@ impl Content for Scripted {
             };
             let held = Held::new(&self.waiting);
             let end = match word {
-                "ready" => return Ok(Image::Ready(ready())),
+                "ready" => return Ok((Image::Ready(ready()), Outcome::Hit)),
                 "late" => {
                     sleep(after).await;
-                    return Ok(Image::Filling(Box::pin(async { Ok(ready()) })));
+                    return Ok((
+                        Image::Filling(Box::pin(async { Ok(ready()) })),
+                        Outcome::Joined,
+                    ));
                 }
                 "in" => Ok(ready()),
                 "fail" => Err(Error::new(Kind::BadGateway, "the upstream is gone")),
                 "broken" => return Err(Error::new(Kind::Internal, "/srv/data: EIO")),
                 _ => return Err(Error::new(Kind::ManifestUnknown, "no such tag")),
             };
-            Ok(Image::Filling(Box::pin(async move {
+            let filling = Image::Filling(Box::pin(async move {
                 sleep(after).await;
                 drop(held);
                 end
-            })))
+            }));
+            Ok((filling, Outcome::Miss))
         })
     }
 

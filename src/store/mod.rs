@@ -45,9 +45,7 @@ pub enum StoreError {
         needed: u64,
     },
     /// Another process has the data directory.
-    #[error(
-        "another hf-oci uses the data directory {0}; stop it, or give this one another --data-dir"
-    )]
+    #[error("another process holds the lock of {0}")]
     Locked(PathBuf),
     /// The data directory holds something else.
     #[error("{0} cannot be used as a data directory: {1}")]

@@ -68,7 +68,9 @@ fn rebuild(root: &Path, folder: &Path, layout: &Layout) -> Result<Index, StoreEr
     if let Some(digest) = layout.digest() {
         index.stamp(&digest)?;
     }
-    tracing::info!(images, "the index is rebuilt");
+    if images > 0 {
+        tracing::info!(images, "the index is rebuilt");
+    }
     Ok(index)
 }
 

@@ -68,7 +68,7 @@ fn wrong_flags_are_usage_errors() {
     assert_eq!(code, Some(2));
     assert_eq!(
         told,
-        "error: --layout: 'flat' is not a layout: 'split' or 'single'\n"
+        "error: --layout: 'flat' is no layout: 'split' or 'single' is wanted\n"
     );
     let (code, _, told) = output(program(home.path()).args(["serve", "--token", "x"]));
     assert_eq!(code, Some(2), "{told}");

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hf_oci::config::{Environment, Flags, KEYS, Layout, LogFormat, Settings, Sources};
+use hf_oci::config::{Environment, Flags, KEYS, LogFormat, Settings, Sources};
+use hf_oci::image::Layout;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 

@@ -1,7 +1,7 @@
 //! Promise: what the documentation shows is so.
 
-use hf_oci::image::{RepoId, RepoKind};
-use hf_oci::oci::ImageName;
+use hf_oci::image::ImageName;
+use hf_oci::repo::{RepoId, RepoKind};
 
 /// The cells of the tables of a page whose two columns are both in backquotes.
 fn pairs(page: &str) -> Vec<(&str, &str)> {

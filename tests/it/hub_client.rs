@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use hf_oci::hub::{HubClient, HubSettings, RemoteFile, Token, Upstream, UpstreamError};
-use hf_oci::image::{Commit, Entry, RepoId};
+use hf_oci::repo::{Commit, Entry, RepoId};
 
 use crate::hub::{Content, Effect, Fault, Files, Hub, Origin, Quota, Repo, World};
 

@@ -3,6 +3,20 @@
 #[path = "../hub/mod.rs"]
 mod hub;
 
+mod harness;
+
+mod bad_input;
 mod cli;
+mod cold;
 mod config;
+mod data_folder;
+mod determinism;
+mod docs;
+mod freshness;
+mod hub_client;
+mod hub_simulator;
+mod references;
+mod reuse;
 mod rings;
+mod single_flight;
+mod waiting;

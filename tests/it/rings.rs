@@ -14,9 +14,10 @@ const ORDER: &[&[&str]] = &[
     &["store"],
     &["error"],
     &["fill"],
-    &["registry"],
     &["server"],
-    &["config", "telemetry"],
+    &["registry"],
+    &["config"],
+    &["telemetry"],
     &["cli"],
 ];
 

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# skopeo inspects and copies images, from the registry and from the data folder.
+. "$(dirname "$0")/lib.sh"
+need skopeo jq tar python3
+
+PLATFORMS='386
+amd64
+arm/v6
+arm/v7
+arm64
+loong64
+ppc64le
+riscv64
+s390x'
+
+start_all
+image=docker://$PROXY/org/model
+
+skopeo inspect --tls-verify=false "$image:main" >"$WORK/inspect"
+label() { jq -r ".Labels[\"org.opencontainers.image.$1\"]" "$WORK/inspect"; }
+[[ $(label revision) =~ ^[0-9a-f]{40}$ ]] || fail "the revision label is '$(label revision)'"
+[[ $(label source) == http*/org/model ]] || fail "the source label is '$(label source)'"
+[[ $(label title) == *model ]] || fail "the title label is '$(label title)'"
+same_text apache-2.0 "$(label licenses)" "labels"
+jq -e '.RepoTags | index("main")' "$WORK/inspect" >/dev/null || fail "no tag main"
+ok "tags"
+
+skopeo inspect --tls-verify=false --raw "$image:main" >"$WORK/index"
+same_text "sha256:$(sha256sum <"$WORK/index" | cut -d' ' -f1)" "$(jq -r .Digest "$WORK/inspect")" "index digest"
+same_text "$PLATFORMS" \
+    "$(jq -r '.manifests[].platform | [.architecture, .variant // empty] | join("/")' "$WORK/index" | sort)" "platforms"
+
+layers() { jq -c '[.layers[].digest]' "$1/manifest.json"; }
+for platform in amd64 arm64 arm/v7 riscv64; do
+    to=$WORK/dir-${platform/\//-}
+    variant=()
+    [[ $platform == */* ]] && variant=(--override-variant "${platform#*/}")
+    skopeo copy -q --override-arch "${platform%/*}" "${variant[@]}" --src-tls-verify=false "$image:main" "dir:$to"
+    same_text "$(layers "$WORK/dir-amd64")" "$(layers "$to")" "$platform has the same layers"
+    config=$(jq -r .config.digest "$to/manifest.json")
+    same_text "$platform" "$(jq -r '[.architecture, .variant // empty] | join("/")' "$to/${config#sha256:}")" "$platform config"
+done
+unpack "$WORK/dir-amd64" "$WORK/tree"
+same_tree "$MODEL" "$WORK/tree" "copy to dir"
+
+skopeo copy -q --all --src-tls-verify=false "$image:main" "oci:$WORK/oci:main"
+same_text "$(jq -r .Digest "$WORK/inspect")" "$(jq -r '.manifests[0].digest' "$WORK/oci/index.json")" "copy --all keeps the digest"
+skopeo copy -q "oci:$WORK/oci:main" "dir:$WORK/from-oci"
+unpack "$WORK/from-oci" "$WORK/tree-oci"
+same_tree "$MODEL" "$WORK/tree-oci" "copy to an OCI layout"
+
+# The data folder is a layout of its own, while the server runs and after.
+for state in running stopped; do
+    [ "$state" = running ] || stop "$PROXY_PID"
+    skopeo copy -q "oci:$DATA:org/model:main" "dir:$WORK/data-$state"
+    unpack "$WORK/data-$state" "$WORK/tree-$state"
+    same_tree "$MODEL" "$WORK/tree-$state" "copy from the data folder, server $state"
+done
+same_text "$(jq -r .Digest "$WORK/inspect")" \
+    "$(skopeo inspect --raw "oci:$DATA:org/model:main" | sha256sum | sed 's/^/sha256:/; s/ .*//')" "the data folder has the same index"
