@@ -1,6 +1,6 @@
 //! The pull side of the distribution specification over HTTP.
 //!
-//! A request becomes a [`Route`](route::Route), a handler makes the answer, and one line of the log tells what became of it. GET and HEAD
+//! A request becomes a `Route`, a handler makes the answer, and one line of the log tells what became of it. GET and HEAD
 //! are answered alike: a handler makes the answer to GET, and the body of a HEAD is dropped here, unread.
 
 mod blobs;

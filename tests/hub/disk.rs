@@ -38,6 +38,7 @@ impl Folder {
 
     /// Reads everything. Slow where files are new.
     pub fn load(&self) -> io::Result<World> {
+        fs::read_dir(&self.root)?;
         let mut found = Vec::new();
         for kind in Kind::ALL {
             for name in folders(&self.root.join(kind.plural()))? {

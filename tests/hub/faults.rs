@@ -77,6 +77,7 @@ pub struct Fault {
     origin: Option<Origin>,
     path: String,
     method: Option<String>,
+    route: Option<&'static str>,
     starts: Option<Range<u64>>,
     when: When,
     seen: u64,
@@ -90,6 +91,7 @@ impl Fault {
             origin: None,
             path: path.into(),
             method: None,
+            route: None,
             starts: None,
             when: When::Every,
             seen: 0,
@@ -116,6 +118,12 @@ impl Fault {
     /// Only this method.
     pub fn method(mut self, method: &str) -> Self {
         self.method = Some(method.to_owned());
+        self
+    }
+
+    /// Only this route (see `Record::route`): `resolve` and `resolve-cache` of a file are two requests.
+    pub fn route(mut self, route: &'static str) -> Self {
+        self.route = Some(route);
         self
     }
 
@@ -179,6 +187,8 @@ pub struct Asked<'a> {
     pub method: &'a str,
     /// The raw path and query.
     pub path: &'a str,
+    /// What it is counted as.
+    pub route: &'a str,
     /// `models/org/name/path`, if it is about a file.
     pub file: Option<&'a str>,
     /// Where its range begins.

@@ -28,9 +28,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let (folder, mut launch) = arguments(std::env::args().skip(1))?;
-    let folder = Arc::new(Folder::new(folder));
-    let world = folder.load()?;
+    let (path, mut launch) = arguments(std::env::args().skip(1))?;
+    let folder = Arc::new(Folder::new(&path));
+    let world = folder.load();
+    let world = world.map_err(|error| format!("{path}: {error}"))?;
     launch.reload = Some(Box::new(move || folder.load()));
     let hub = Hub::launch(world, launch)?;
     let mut out = std::io::stdout();

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -191,7 +192,7 @@ fn listen(port: &Port) -> io::Result<TcpListener> {
         if result.is_ok() {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
         result = port.listen();
     }
     result
@@ -304,6 +305,15 @@ impl Hub {
         self.shared.recorder.bytes_by_file()
     }
 
+    /// Waits until something happened; panics if it does not within ten seconds.
+    pub async fn wait_until(&self, happened: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !happened(self) {
+            assert!(begun.elapsed().as_secs() < 10, "waited in vain");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Requests at the CDN that carried a token: there should be none.
     pub fn leaks(&self) -> Vec<Record> {
         let leaks =
@@ -351,7 +361,7 @@ async fn serve(
                 tokio::spawn(connection(shared.clone(), origin, stream, stop.clone()));
             }
             // Out of files: wait for some to close.
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::io::Write as _;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::Incoming;
@@ -119,6 +121,10 @@ impl Asking {
         }
     }
 
+    fn counted_as(&self) -> &'static str {
+        self.route.as_ref().map_or("cdn", Route::name)
+    }
+
     fn record(&self) -> Record {
         let text = |value: &hyper::header::HeaderValue| {
             String::from_utf8_lossy(value.as_bytes()).into_owned()
@@ -128,7 +134,7 @@ impl Asking {
             origin: self.origin,
             method: self.method.to_string(),
             path: self.target(),
-            route: self.route.as_ref().map_or("cdn", Route::name),
+            route: self.counted_as(),
             file: self.file(),
             headers: self
                 .headers
@@ -157,6 +163,7 @@ pub async fn handle(
         origin,
         method: asking.method.as_str(),
         path: &asking.target(),
+        route: asking.counted_as(),
         file: asking.file().as_deref(),
         start: range::start(asking.header("range")),
     });
@@ -387,14 +394,7 @@ impl Delivery<'_> {
         if self.asking.method == Method::HEAD {
             return (status, HubBody::text("", ticket));
         }
-        let paused = (self.asking.origin == Origin::Cdn).then(|| self.shared.paused.subscribe());
-        let producer = Producer {
-            content: self.content,
-            range,
-            script: self.script,
-            paused,
-        };
-        (status, HubBody::stream(producer.spawn(), length, ticket))
+        (status, HubBody::stream(self.produce(range), length, ticket))
     }
 
     fn wants_gzip(&self, headers: &HeaderMap) -> bool {
@@ -409,12 +409,8 @@ impl Delivery<'_> {
         wished && accepted && self.asking.header("range").is_none()
     }
 
-    /// The whole file compressed, in chunks, without a length.
-    fn gzip(self, headers: &mut HeaderMap, ticket: Ticket) -> HubBody {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        let bytes = self.content.to_bytes();
-        encoder.write_all(&bytes).expect("memory takes all");
-        let packed = encoder.finish().expect("memory takes all");
+    /// The whole file compressed, without a length. Corruption is of the file's bytes, all else of what is sent.
+    fn gzip(mut self, headers: &mut HeaderMap, ticket: Ticket) -> HubBody {
         headers.insert("content-encoding", header_value("gzip"));
         headers.insert("vary", header_value("Accept-Encoding"));
         if let Some(etag) = headers.get("etag").cloned() {
@@ -424,9 +420,27 @@ impl Delivery<'_> {
         if self.asking.method == Method::HEAD {
             return HubBody::text("", ticket);
         }
-        let (sender, receiver) = mpsc::channel(1);
-        // The channel is empty, so there is room.
-        let _ = sender.try_send(Ok(packed.into()));
-        HubBody::stream(receiver, None, ticket)
+        let mut bytes = self.content.to_bytes().to_vec();
+        for at in std::mem::take(&mut self.script.corrupt) {
+            if let Some(byte) = bytes.get_mut(at as usize) {
+                *byte ^= 0xff;
+            }
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&bytes).expect("memory takes all");
+        self.content = Content::memory(encoder.finish().expect("memory takes all"));
+        let size = self.content.size();
+        HubBody::stream(self.produce(0..size), None, ticket)
+    }
+
+    fn produce(self, range: Range<u64>) -> mpsc::Receiver<io::Result<Bytes>> {
+        let cdn = self.asking.origin == Origin::Cdn;
+        let producer = Producer {
+            content: self.content,
+            range,
+            script: self.script,
+            paused: cdn.then(|| self.shared.paused.subscribe()),
+        };
+        producer.spawn()
     }
 }

@@ -151,6 +151,7 @@ async fn later_ranges_may_come_first() {
         let url = url.clone();
         std::thread::spawn(move || get(&url, &[("range", "bytes=0-999")]))
     };
+    hub.wait_until(|hub| hub.count("cdn") == 1).await;
     let late = get(&url, &[("range", "bytes=1000-1999")]);
     assert_eq!(late.status, 206);
     assert!(!early.is_finished());
@@ -171,6 +172,7 @@ async fn outages_and_pauses() {
         let url = url.clone();
         std::thread::spawn(move || get(&url, &[]))
     };
+    hub.wait_until(|hub| hub.count("cdn") == 1).await;
     assert!(follow(&format!("{}/o/m/resolve/main/a.txt", hub.url()), &[]).whole);
     assert!(!paused.is_finished());
     hub.resume();

@@ -37,12 +37,14 @@ fn repositories_with_settings_and_revisions() {
         "later",
     );
     write(root, "models/org/name/.revisions/2-dev/dev.txt", "dev");
+    write(root, "models/org/name/.revisions/3-pr/pr.txt", "pr");
     write(
         root,
         "models/org/name/.hub.json",
         r#"{ "gated": "auto", "tokens": ["hf_in"], "lfs": ["*.txt"], "tags": { "v0": "base" },
              "branches": { "stable": "1-readme" },
-             "revisions": { "2-dev": { "branch": "dev", "full": true } } }"#,
+             "revisions": { "2-dev": { "branch": "dev", "full": true },
+                            "3-pr": { "pr": 1, "delete": ["vocab.txt"] } }, "renamed_from": ["org/old"] }"#,
     );
     write(root, "models/alone/.hub.json", "{}");
     write(root, "models/alone/a", "a");
@@ -57,6 +59,7 @@ fn repositories_with_settings_and_revisions() {
     };
     assert_eq!(paths("main"), ["README.md", "sub/w.bin", "vocab.txt"]);
     assert_eq!(paths("dev"), ["dev.txt"]);
+    assert_eq!(paths("refs/pr/1"), ["README.md", "pr.txt", "sub/w.bin"]);
     assert_eq!(hub.sha("org/name", "stable"), hub.sha("org/name", "main"));
     assert_eq!(
         hub.at("org/name", "main").parent,
@@ -72,6 +75,8 @@ fn repositories_with_settings_and_revisions() {
     assert_eq!(read("org/name/resolve/v0/README.md").text(), "base");
     assert_eq!(read("org/name/resolve/stable/README.md").text(), "later");
     assert!(read("org/name/resolve/main/sub/w.bin").body == vec![7; 2 << 20]);
+    let renamed = read("org/old/resolve/main/README.md");
+    assert_eq!(renamed.text(), "later");
     assert_eq!(read("alone/resolve/main/a").text(), "a");
     assert_eq!(read("datasets/org/data/resolve/main/x/y.csv").text(), "1");
     assert_eq!(
