@@ -8,6 +8,7 @@ mod flight;
 mod image;
 mod layer;
 mod memory;
+mod outcome;
 mod progress;
 mod resolve;
 mod window;
@@ -24,6 +25,7 @@ use crate::repo::Commit;
 use crate::store::{ImageKey, Store, StoreError, Stored};
 
 pub use flight::Flight;
+pub use outcome::{Outcome, Outcomes};
 pub use progress::Progress;
 
 /// How fills behave.
@@ -61,34 +63,6 @@ impl Default for FillSettings {
     }
 }
 
-/// How a request was met, as logs and metrics say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The tag's commit was believed and its image was there.
-    Hit,
-    /// Nothing was there: this request started a fill.
-    Miss,
-    /// Another request's fill was joined.
-    Joined,
-    /// The upstream was asked, and the image was there.
-    Revalidated,
-    /// The upstream did not answer; the last known image stands in.
-    Stale,
-}
-
-impl Outcome {
-    /// The label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Joined => "joined",
-            Self::Revalidated => "revalidated",
-            Self::Stale => "stale",
-        }
-    }
-}
-
 /// The index document of an image that is in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
@@ -115,6 +89,15 @@ pub enum Found {
     Filling(Flight, Outcome),
 }
 
+impl Found {
+    /// How the request was met.
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Ready(_, outcome) | Self::Filling(_, outcome) => *outcome,
+        }
+    }
+}
+
 /// What every part of a fill works with.
 struct Shared {
     upstream: Arc<dyn Upstream>,
@@ -122,6 +105,7 @@ struct Shared {
     settings: FillSettings,
     memory: memory::Memory,
     recipes: layer::Recipes,
+    outcomes: Outcomes,
 }
 
 /// Finds images, and fills what is missing. One fill per image, detached from the requests that wait for it.
@@ -137,6 +121,7 @@ impl Images {
         let shared = Arc::new(Shared {
             memory: memory::Memory::new(settings.memory.max(FillSettings::MIN_MEMORY)),
             recipes: layer::Recipes::default(),
+            outcomes: Outcomes::default(),
             upstream,
             store,
             settings,
@@ -154,6 +139,17 @@ impl Images {
     /// that matches nothing, content that no image can hold), from [`Flight::done`] within the first moments.
     /// Dropping the future changes nothing for others.
     pub async fn find(&self, name: &ImageName, tag: &Tag) -> Result<Found, Error> {
+        let found = self.look(name, tag).await?;
+        self.shared.outcomes.count(found.outcome());
+        Ok(found)
+    }
+
+    /// How many requests were met how, since the start.
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.shared.outcomes
+    }
+
+    async fn look(&self, name: &ImageName, tag: &Tag) -> Result<Found, Error> {
         let key = |commit| ImageKey {
             name: name.clone(),
             layout: self.shared.settings.layout,

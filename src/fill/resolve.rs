@@ -221,6 +221,7 @@ async fn unknown(shared: &Shared, repo: &RepoId, tag: &str, tried: &[String]) ->
     )
 }
 
+/// The names of some revisions, clipped.
 fn listed(refs: &Refs) -> String {
     let names: Vec<&str> = refs
         .branches
@@ -240,3 +241,6 @@ fn listed(refs: &Refs) -> String {
         _ => shown,
     }
 }
+
+#[cfg(test)]
+mod tests;

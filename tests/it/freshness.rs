@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hf_oci::fill::Outcome;
+
 use crate::harness::{Proxy, Setup, demo, wanted};
 use crate::hub::{Files, Hub};
 
@@ -53,6 +55,7 @@ async fn the_last_known_image_is_served_when_the_hub_is_down() {
     let before = revision(&proxy, "main").await;
     hub.stop();
     assert_eq!(revision(&proxy, "main").await, before);
+    assert_eq!(proxy.images.outcomes().of(Outcome::Stale), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

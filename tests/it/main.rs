@@ -15,6 +15,7 @@ mod docs;
 mod freshness;
 mod hub_client;
 mod hub_simulator;
+mod range;
 mod references;
 mod reuse;
 mod rings;

@@ -136,23 +136,6 @@ async fn the_canonical_id_is_asked_for_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_beginning_that_fits_several_commits_is_ambiguous() {
-    // Enough commits that two of them share a digit; eight is the least that is looked at, so the ids are searched for a pair.
-    let hub = hub().await;
-    let proxy = Proxy::start(&hub).await;
-    let error = proxy.error("/v2/org/demo/manifests/00000000").await;
-    assert_eq!(
-        (error.status, error.code.as_str()),
-        (404, "MANIFEST_UNKNOWN")
-    );
-    assert!(
-        error.message.contains("feature/x"),
-        "it says what exists: {}",
-        error.message
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn tags_are_listed_in_pages_with_slashes_spelled() {
     let hub = hub().await;
     let proxy = Proxy::start(&hub).await;
