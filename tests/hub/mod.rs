@@ -35,6 +35,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use content::Content;
@@ -50,8 +51,15 @@ use server::Shared;
 pub struct Hub {
     shared: Arc<Shared>,
     ports: [Port; 2],
-    serving: Mutex<CancellationToken>,
+    serving: Mutex<Serving>,
     runtime: Option<Runtime>,
+}
+
+/// The listeners at work, and what ends them and their connections.
+#[derive(Default)]
+struct Serving {
+    stop: CancellationToken,
+    listeners: Vec<JoinHandle<()>>,
 }
 
 /// Where a simulator listens, and how it gets a new world.
@@ -157,45 +165,32 @@ impl Hub {
         &self.shared.cdn_origin
     }
 
-    /// Cuts all connections and refuses new ones.
+    /// Cuts all connections and refuses new ones, from when it returns.
     pub fn stop(&self) {
-        self.serving().cancel();
+        let serving = std::mem::take(&mut *self.serving());
+        serving.stop.cancel();
+        while !serving.listeners.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Listens again on the same ports.
     pub fn restart(&self) -> io::Result<()> {
         let _inside = self.runtime.as_ref().map(Runtime::enter);
         self.stop();
-        let token = CancellationToken::new();
+        let mut serving = Serving::default();
         for port in &self.ports {
-            let serve = serve(
-                self.shared.clone(),
-                port.origin,
-                listen(port)?,
-                token.clone(),
-            );
-            tokio::spawn(serve);
+            let (shared, stop) = (self.shared.clone(), serving.stop.clone());
+            let serve = serve(shared, port.origin, port.listen()?, stop);
+            serving.listeners.push(tokio::spawn(serve));
         }
-        *self.serving() = token;
+        *self.serving() = serving;
         Ok(())
     }
 
-    fn serving(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+    fn serving(&self) -> std::sync::MutexGuard<'_, Serving> {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Listens at a port, whose last listener may take a moment to go.
-fn listen(port: &Port) -> io::Result<TcpListener> {
-    let mut result = port.listen();
-    for _ in 0..200 {
-        if result.is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-        result = port.listen();
-    }
-    result
 }
 
 /// What the world holds.
