@@ -4,8 +4,6 @@
 need buildah python3
 need_root
 
-buildah() { command buildah --root "$WORK/storage" --runroot "$WORK/run" --storage-driver overlay "$@"; }
-
 start_all
 container=$(buildah from -q --tls-verify=false "$PROXY/org/model:main")
 same_tree "$MODEL" "$(buildah mount "$container")" "from and mount"

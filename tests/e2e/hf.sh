@@ -7,23 +7,19 @@ need curl jq python3
 need_hf
 
 small_model "$MODEL"
-mkdir -p "$WORK/a-dataset/train" "$WORK/a-space" "$WORK/gated"
-bytes data 11000000 >"$WORK/a-dataset/train/part-0.parquet"
-echo '# data' >"$WORK/a-dataset/README.md"
-echo 'print(1)' >"$WORK/a-space/app.py"
+mkdir -p "$WORK/gated"
 echo '{"secret":1}' >"$WORK/gated/config.json"
 publish models/org/model "$MODEL"
-publish datasets/org/data "$WORK/a-dataset"
-publish spaces/org/demo "$WORK/a-space"
+publish_other_kinds
 publish models/org/closed "$WORK/gated" '{"gated": "auto", "tokens": ["hf_good"]}'
 start_hub "$REPOS"
 
 hf_download model org/model
 same_tree "$MODEL" "$WORK/model" "a model"
 hf_download data org/data --repo-type dataset
-same_tree "$WORK/a-dataset" "$WORK/data" "a dataset"
+same_tree "$DATASET" "$WORK/data" "a dataset"
 hf_download demo org/demo --repo-type space
-same_tree "$WORK/a-space" "$WORK/demo" "a space"
+same_tree "$SPACE" "$WORK/demo" "a space"
 
 before=$(commit_of models/org/model)
 cp -r "$MODEL" "$WORK/model-before"
@@ -37,13 +33,15 @@ same_tree "$MODEL" "$WORK/newest" "the newest commit"
 refused() {
     local what=$1 pattern=$2
     shift 2
+    # The client is content with a folder that is there already.
+    rm -rf "$WORK/refused"
     if hf_download refused "$@" 2>"$WORK/refused.log"; then fail "$what: downloaded"; fi
     grep -qiE "$pattern" "$WORK/refused.log" || fail "$what: not a word of '$pattern': $(tail -n 3 "$WORK/refused.log")"
     ok "$what"
 }
-refused "a gated repository, without a token" 'gated|restricted' org/closed
-refused "a gated repository, with an unknown token" '401|invalid|token' org/closed --token hf_unknown
-hf_download opened org/closed --token hf_good
+refused "a gated repository, without a token" 'gated|restricted|requires approval' org/closed
+HF_TOKEN=hf_unknown refused "a gated repository, with an unknown token" '401|invalid|token' org/closed
+HF_TOKEN=hf_good hf_download opened org/closed
 same_tree "$WORK/gated" "$WORK/opened" "a gated repository, with a token"
 refused "a repository that does not exist" 'not found|401|404' org/missing
 refused "a revision that does not exist" 'revision' org/model --revision nowhere

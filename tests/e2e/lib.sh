@@ -61,6 +61,8 @@ need_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
 launch() {
     local name=$1
     shift
+    # Here already, since what is launched makes it only when it gets to run.
+    : >"$WORK/$name.log"
     "$@" >"$WORK/$name.log" 2>&1 &
     LAUNCHED=$!
     PIDS+=("$LAUNCHED")
@@ -102,10 +104,10 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'echo "FAILED $NAME: ${BASH_SOURCE[0]##*/} line $LINENO: $BASH_COMMAND" >&2; tail_logs' ERR
 
-# wait_url LOG PID: the address a server has written to its log.
+# wait_url LOG PID [SECONDS]: the address a server has written to its log.
 wait_url() {
     local log=$1 pid=$2 i url
-    for ((i = 0; i < 300; i++)); do
+    for ((i = 0; i < ${3:-30} * 10; i++)); do
         url=$(grep -oEm1 'listening on http://127\.0\.0\.1:[0-9]+' "$log" | grep -oE 'http://.*') && {
             echo "$url"
             return
@@ -184,9 +186,21 @@ small_model() {
     echo two >"$dir/$(printf 'n%.0s' {1..120}).json"
 }
 
-# The simulator's folder, and the truth about the model that most scripts use.
+# The simulator's folder, and the truth about the repositories that scripts use.
 REPOS=$WORK/repos
 MODEL=$WORK/truth
+DATASET=$WORK/truth-dataset
+SPACE=$WORK/truth-space
+
+# publish_other_kinds: a dataset and a space.
+publish_other_kinds() {
+    mkdir -p "$DATASET/train" "$SPACE"
+    bytes data 11000000 >"$DATASET/train/part-0.parquet"
+    echo '# data' >"$DATASET/README.md"
+    echo 'print(1)' >"$SPACE/app.py"
+    publish datasets/org/data "$DATASET"
+    publish spaces/org/demo "$SPACE"
+}
 
 # start_all [PROXY ARGUMENT...]: the small model, the simulator and one proxy.
 start_all() {
@@ -194,6 +208,13 @@ start_all() {
     publish models/org/model "$MODEL"
     start_hub "$REPOS"
     start_proxy proxy "$@"
+}
+
+# one_file: a folder that holds only the model's weights.
+one_file() {
+    mkdir -p "$WORK/one-file"
+    cp "$MODEL/model.safetensors" "$WORK/one-file"
+    echo "$WORK/one-file"
 }
 
 # unpack IMAGE DIR: GNU tar over the layers of a `dir:` image, in order.
@@ -206,6 +227,27 @@ unpack() {
 }
 
 skopeo() { command skopeo --insecure-policy "$@"; }
+
+# skopeo_gives_model WHAT SOURCE [ARGUMENT...]
+skopeo_gives_model() {
+    local what=$1 source=$2 to=$WORK/copy-${1// /-}
+    shift 2
+    skopeo copy -q "$@" "$source" "dir:$to"
+    unpack "$to" "$to-tree"
+    same_tree "$MODEL" "$to-tree" "$what"
+}
+
+# For the podman family: a storage of one's own. DRIVER is overlay unless set.
+STORAGE=(--root "$WORK/storage" --runroot "$WORK/run")
+podman() { command podman "${STORAGE[@]}" --storage-driver "${DRIVER:-overlay}" "$@"; }
+buildah() { command buildah "${STORAGE[@]}" --storage-driver "${DRIVER:-overlay}" "$@"; }
+
+# podman_gives_model WHAT: the image stays in the storage.
+podman_gives_model() {
+    podman pull -q --tls-verify=false "$PROXY/org/model:main" >/dev/null
+    same_tree "$MODEL" "$(podman image mount "$PROXY/org/model:main")" "$1"
+    podman image unmount "$PROXY/org/model:main" >/dev/null
+}
 
 # commit_of KIND/ID [REVISION]: what the simulator says a revision is.
 commit_of() { curl -fsS "$HUB_URL/api/$1/revision/${2:-main}" | jq -r .sha; }

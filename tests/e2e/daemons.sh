@@ -1,6 +1,11 @@
 # shellcheck shell=bash
 # Sourced by the scripts that need a docker daemon or containerd.
 
+# Debian 12's dockerd is too old for COPY --link and for containerd's image store;
+# tests/run unpacks a later Debian's beside it.
+LATER_DOCKERD=$CACHE/docker.io/usr/sbin/dockerd
+[ -x "$LATER_DOCKERD" ] || LATER_DOCKERD=$(type -P dockerd || true)
+
 need_docker() {
     # /usr/bin first: another client of the same name may be in front in PATH,
     # and only the distribution's is known to speak to its own daemon.
@@ -32,6 +37,12 @@ start_dockerd() {
     fail "dockerd did not start"
 }
 
+# start_dockerd_with_containerd_store NAME: a later dockerd with the other image store.
+start_dockerd_with_containerd_store() {
+    echo '{"features":{"containerd-snapshotter":true}}' >"$WORK/containerd-store.json"
+    start_dockerd "$1" "$LATER_DOCKERD" --config-file "$WORK/containerd-store.json"
+}
+
 # build NAME: builds the Dockerfile on stdin into the folder WORK/NAME; the
 # progress goes to WORK/NAME.out.
 build() {
@@ -42,6 +53,15 @@ build() {
         >"$WORK/$name.out" 2>&1 || { cat "$WORK/$name.out" >&2; return 1; }
 }
 
+# build_whole NAME REPOSITORY TRUTH WHAT
+build_whole() {
+    build "$1" <<DOCKERFILE
+FROM scratch
+COPY --from=$PROXY/$2 / .
+DOCKERFILE
+    same_tree "$3" "$WORK/$1" "$4"
+}
+
 build_link() {
     build link <<DOCKERFILE
 FROM scratch
@@ -49,32 +69,28 @@ COPY --link --from=$PROXY/org/model:main /model.safetensors /
 DOCKERFILE
 }
 
-# build_revision NAME COMMIT: weights first, then the README; CACHED is 1 if the
-# weights' step was found in the cache and 0 if it ran.
+# build_revision NAME: weights first, then the README; KEPT is 1 if the weights'
+# step was found in the cache and 0 if it ran.
 build_revision() {
-    local name=$1 commit=$2 step
+    local name=$1 step
     build "$name" <<DOCKERFILE
 FROM scratch
-COPY ${LINK:-} --from=$PROXY/org/model:$commit /model.safetensors /weights/
-COPY ${LINK:-} --from=$PROXY/org/model:$commit /README.md /
+COPY ${LINK:-} --from=$PROXY/org/model /model.safetensors /weights/
+COPY ${LINK:-} --from=$PROXY/org/model /README.md /
 DOCKERFILE
     cmp "$WORK/$name/weights/model.safetensors" "$MODEL/model.safetensors"
     step=$(sed -nE 's/^(#[0-9]+) \[.*COPY.*model\.safetensors.*/\1/p' "$WORK/$name.out" | head -n 1)
     [ -n "$step" ] || fail "no weights' step in $(cat "$WORK/$name.out")"
-    CACHED=$(grep -c "^$step CACHED" "$WORK/$name.out" || true)
+    KEPT=$(grep -c "^$step CACHED" "$WORK/$name.out" || true)
 }
 
-# new_readme_keeps_weights: builds a commit, then the one after it that changes
-# only the README.
+# new_readme_keeps_weights: the same Dockerfile before and after a commit that
+# changes only the README.
 new_readme_keeps_weights() {
-    local before after
-    before=$(commit_of models/org/model)
-    build_revision before "$before"
+    build_revision before
     new_readme
-    after=$(commit_of models/org/model)
-    [ "$before" != "$after" ] || fail "no new revision"
-    build_revision after "$after"
-    [ "$CACHED" = 1 ] || fail "the weights' step was not CACHED: $(cat "$WORK/after.out")"
+    build_revision after
+    [ "$KEPT" = 1 ] || fail "the weights' step was not CACHED: $(cat "$WORK/after.out")"
     same_text "$(cat "$MODEL/README.md")" "$(cat "$WORK/after/README.md")" "a new README keeps the weights' step CACHED"
 }
 
@@ -115,3 +131,14 @@ TOML
 }
 
 ctr() { command ctr -a "$WORK/containerd/sock" "$@"; }
+
+# ctr_gives_model WHAT IMAGE [ARGUMENT...]: pulled with the arguments, and mounted.
+ctr_gives_model() {
+    local what=$1 image=$2
+    shift 2
+    ctr images pull "$@" "$image" >"$WORK/pull.log"
+    mkdir "$WORK/mounted"
+    ctr images mount "$image" "$WORK/mounted" >/dev/null
+    same_tree "$MODEL" "$WORK/mounted" "$what"
+    ctr images unmount "$WORK/mounted" >/dev/null
+}
