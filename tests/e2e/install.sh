@@ -108,10 +108,11 @@ install_cargo_deny() {
 # tests that need it; those say what is missing.
 install_all() {
     local part failed=()
-    local -a parts=(install_cargo_deny)
-    if [ "${1:-}" != fast ]; then
-        parts=(install_packages "once gocode unpack_go_libraries" "once docker.io unpack_docker"
-            install_huggingface_hub "once minilm download_minilm" install_cargo_deny)
+    local -a parts=(install_packages install_huggingface_hub install_cargo_deny)
+    if [ "${1:-}" = fast ]; then
+        PACKAGES=(python3-venv shellcheck)
+    else
+        parts+=("once gocode unpack_go_libraries" "once docker.io unpack_docker" "once minilm download_minilm")
     fi
     for part in "${parts[@]}"; do
         $part || failed+=("${part##* }")
