@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# skopeo inspects and copies images, from the registry and from the data folder.
+# skopeo inspects and copies images, from the registry and from the data folder,
+# and shows why it cannot.
 . "$(dirname "$0")/lib.sh"
 need skopeo jq tar python3
 
@@ -13,6 +14,11 @@ ppc64le
 riscv64
 s390x'
 
+mkdir "$WORK/hostile" "$WORK/gated"
+echo x >"$WORK/hostile/.wh.config.json"
+echo '{}' >"$WORK/gated/config.json"
+publish models/org/hostile "$WORK/hostile"
+publish models/org/gated "$WORK/gated" '{"gated": "auto"}'
 start_all
 image=docker://$PROXY/org/model
 
@@ -45,6 +51,18 @@ skopeo_gives_model "copy to dir" "$image:main" --src-tls-verify=false
 skopeo copy -q --all --src-tls-verify=false "$image:main" "oci:$WORK/oci:main"
 same_text "$(jq -r .Digest "$WORK/inspect")" "$(jq -r '.manifests[0].digest' "$WORK/oci/index.json")" "copy --all keeps the digest"
 skopeo_gives_model "copy to an OCI layout" "oci:$WORK/oci:main"
+
+# refused NAME TEXT: the client fails, and shows its user the cause.
+refused() {
+    if skopeo inspect --tls-verify=false "docker://$PROXY/$1" >"$WORK/refused.log" 2>&1; then fail "$1: not refused"; fi
+    grep -qF "$2" "$WORK/refused.log" || fail "$1: not a word of '$2'"
+    ok "$1 is refused: $2"
+}
+refused org/missing 'org/missing does not exist at the upstream'
+refused org/model:nothing "it has main"
+refused org/model/nothing:main "there is no file or folder 'nothing'"
+refused org/gated 'ask for access at https://huggingface.co/org/gated'
+refused org/hostile 'cannot be put into an image'
 
 # The data folder is a layout of its own, while the server runs and after.
 for state in running stopped; do
