@@ -14,6 +14,7 @@ mod blobs;
 mod index;
 mod layout;
 mod rebuild;
+mod staging;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -24,8 +25,8 @@ use crate::image::{Document, LayerRecord, Layout};
 use crate::oci::{Digest, Tag};
 use crate::repo::{Commit, RepoId};
 
-pub use blobs::Staging;
 pub use layout::Reference;
+pub use staging::{Order, Staging};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -118,12 +119,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes a data directory, takes its lock, clears what was never published, and rebuilds the index if it is missing,
+    /// Opens or makes a data directory, takes its lock, sweeps what no fill can go on with, and rebuilds the index if it is missing,
     /// damaged or not of this `index.json`.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         layout::prepare(root)?;
         let lock = lock(root)?;
-        blobs::clear_staging(root)?;
+        staging::sweep(root, std::time::SystemTime::now())?;
         let layout = layout::Layout::read(root)?;
         let index = rebuild::open(root, &layout)?;
         Ok(Self {
@@ -202,9 +203,30 @@ impl Store {
         Ok(record.filter(|r| blobs::has(&self.root, &r.descriptor.digest, r.descriptor.size)))
     }
 
-    /// Makes a staging file of exactly `size` bytes, the disk's room for it taken. Dropping it without publishing removes it.
-    pub fn stage(&self, size: u64) -> Result<Staging, StoreError> {
-        Staging::new(&self.root, size)
+    /// Opens the staging file of a recipe, of exactly `size` bytes, the disk's room for it taken: the one that an earlier fill left, or a
+    /// new one. The caller sees to it that a recipe is open once at a time.
+    pub fn stage(&self, recipe: &Digest, size: u64) -> Result<Staging, StoreError> {
+        Staging::open(&self.root, recipe, size)
+    }
+
+    /// Gives up what an earlier fill left of a recipe.
+    pub fn discard(&self, recipe: &Digest) -> Result<(), StoreError> {
+        staging::discard(&self.root, recipe)
+    }
+
+    /// Notes that a fill is under way, so that the next process goes on with it if this one dies.
+    pub fn put_order(&self, order: &Order) -> Result<(), StoreError> {
+        staging::put_order(&self.root, order)
+    }
+
+    /// Forgets a fill.
+    pub fn remove_order(&self, key: &ImageKey) -> Result<(), StoreError> {
+        staging::remove_order(&self.root, key)
+    }
+
+    /// The fills that an earlier process left under way.
+    pub fn orders(&self) -> Result<Vec<Order>, StoreError> {
+        staging::orders(&self.root)
     }
 
     /// Publishes a sealed layer and remembers its recipe.
