@@ -68,6 +68,9 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let registry = Registry::new(Arc::clone(&images), store, registry_settings(&settings));
 
     announce(&settings, address);
+    if let Err(error) = images.resume().await {
+        tracing::warn!(%error, "fills that were under way begin again when they are asked for");
+    }
 
     let limits = server_settings(&settings);
     server::run(vec![listener], Arc::new(registry), limits, shutdown).await;

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::image::{Order, fill};
+use super::image::fill;
 use super::{Outcome, Progress, Ready, Shared};
 use crate::error::{Error, Kind};
-use crate::store::ImageKey;
+use crate::store::{ImageKey, Order};
 
 type End = Result<Ready, Arc<Error>>;
 
@@ -104,9 +104,17 @@ async fn run(
 ) -> End {
     let (name, commit) = (order.key.name.clone(), order.key.commit);
     tracing::info!(%name, %commit, "fill begins");
-    let filled = AssertUnwindSafe(fill(shared, order, Arc::clone(&progress), stop)).catch_unwind();
+    remember(&shared, &order).await;
+    let key = order.key.clone();
+    let filled = fill(Arc::clone(&shared), order, Arc::clone(&progress), stop);
     let lost = |_| Err(Error::new(Kind::Internal, "the fill failed by a defect"));
-    let result = filled.await.unwrap_or_else(lost);
+    let result = AssertUnwindSafe(filled)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(lost);
+    if !matches!(&result, Err(error) if error.kind == Kind::Unavailable) {
+        forget(&shared, key).await;
+    }
     let seconds = progress.started().elapsed().as_secs_f64();
     match &result {
         Ok(_) => tracing::info!(
@@ -118,6 +126,26 @@ async fn run(
         }
     }
     result.map_err(Arc::new)
+}
+
+/// Notes the fill, so that the next process goes on with it if this one dies.
+async fn remember(shared: &Shared, order: &Order) {
+    let order = order.clone();
+    if let Err(error) = shared
+        .with_store(move |store| store.put_order(&order))
+        .await
+    {
+        tracing::warn!(%error, "a fill could not be noted; after a crash it begins when it is asked for");
+    }
+}
+
+async fn forget(shared: &Shared, key: ImageKey) {
+    if let Err(error) = shared
+        .with_store(move |store| store.remove_order(&key))
+        .await
+    {
+        tracing::warn!(%error, "the note of a fill could not be removed; the next start looks at it again");
+    }
 }
 
 /// A poisoned lock is taken all the same: the map is never half changed.

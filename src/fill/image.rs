@@ -14,18 +14,8 @@ use crate::error::{Error, Kind};
 use crate::hub::RemoteFile;
 use crate::image::{self, CARD, LayerRecord, MAX_CARD, Selected, Subject};
 use crate::layer::Plan;
-use crate::repo::{Entry, RepoId, Snapshot};
-use crate::store::{ImageKey, NewImage};
-
-/// What is to be filled.
-#[derive(Debug, Clone)]
-pub(super) struct Order {
-    pub key: ImageKey,
-    /// The repository in its canonical spelling.
-    pub repo: RepoId,
-    /// The tag under which the image is published.
-    pub tag: crate::oci::Tag,
-}
+use crate::repo::{Entry, Snapshot};
+use crate::store::{NewImage, Order};
 
 /// Fills an image and publishes it. When it fails or is stopped, it has let go of its files before it returns.
 pub(super) async fn fill(

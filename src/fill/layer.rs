@@ -1,11 +1,11 @@
 //! One layer: reuse it by its recipe, or plan, fill, seal and publish it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::memory::Buffer;
@@ -13,10 +13,10 @@ use super::window::{Source, chunks};
 use super::{Progress, Shared};
 use crate::error::{Error, Kind};
 use crate::image::{LayerRecord, recipe};
-use crate::layer::{Plan, SealError, Sealer};
+use crate::layer::{ChunkRef, Plan, SealError, Sealer};
 use crate::oci::Digest;
 use crate::repo::{Entry, RepoId};
-use crate::store::StoreError;
+use crate::store::{Staging, StoreError};
 
 /// Chunks that may wait for the writing thread, besides the one it works on.
 const QUEUE: usize = 2;
@@ -51,6 +51,8 @@ pub(super) struct Job {
 }
 
 /// The layer of `files`, from the store or from the upstream.
+///
+/// What an earlier fill wrote of it is read back, not fetched again. A file whose bytes are wrong is fetched once more, then refused.
 pub(super) async fn layer(job: Job, files: Vec<Entry>) -> Result<LayerRecord, Error> {
     let recipe = recipe(&files);
     let _turn = job.shared.recipes.turn(recipe).await;
@@ -64,25 +66,82 @@ pub(super) async fn layer(job: Job, files: Vec<Entry>) -> Result<LayerRecord, Er
         return Ok(record);
     }
     let plan = Arc::new(Plan::new(files));
+    let mut refetched = BTreeSet::new();
+    let mut trusted = None;
+    loop {
+        match attempt(&job, &plan, recipe, trusted).await {
+            Ok(record) => return Ok(record),
+            Err(Failed::Other(error)) => return Err(error),
+            Err(Failed::Bytes { file, error }) => {
+                if plan.files()[file].size == 0 || !refetched.insert(file) {
+                    job.shared
+                        .with_store(move |store| store.discard(&recipe))
+                        .await?;
+                    return Err(error);
+                }
+                tracing::warn!(%error, "fetching the file once more");
+                trusted = Some(file);
+            }
+        }
+    }
+}
+
+/// Why an attempt at a layer failed.
+enum Failed {
+    /// The bytes of this file are wrong; what is before it in the layer is right.
+    Bytes {
+        file: usize,
+        error: Error,
+    },
+    Other(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Fills, seals and publishes a layer. Of what is in staging, only files before `trusted` are believed, if given.
+async fn attempt(
+    job: &Job,
+    plan: &Arc<Plan>,
+    recipe: Digest,
+    trusted: Option<usize>,
+) -> Result<LayerRecord, Failed> {
     let (sender, receiver) = mpsc::channel(QUEUE);
+    let (begin, begun) = oneshot::channel();
     let writer = Writer {
         shared: Arc::clone(&job.shared),
         repo: job.source.repo.clone(),
         progress: Arc::clone(&job.progress),
-        plan: Arc::clone(&plan),
+        plan: Arc::clone(plan),
         recipe,
+        trusted,
     };
-    let written = job.writers.spawn_blocking(move || writer.write(receiver));
-    let read = feed(job.source, plan, sender).await;
-    let lost = |_| Err(Error::new(Kind::Internal, "the layer failed by a defect"));
+    let written = job
+        .writers
+        .spawn_blocking(move || writer.write(begin, receiver));
+    let read = feed(job.source.clone(), Arc::clone(plan), begun, sender).await;
+    let lost = |_| Err(Error::new(Kind::Internal, "the layer failed by a defect").into());
     let written = written.await.unwrap_or_else(lost);
     // A failed read also ends the writing; the read's error is the reason.
-    read.and(written)
+    read?;
+    written
 }
 
-/// Passes the layer's chunks to the writing thread, until it has all or wants no more.
-async fn feed(source: Source, plan: Arc<Plan>, sender: mpsc::Sender<Buffer>) -> Result<(), Error> {
-    let mut chunks = pin!(chunks(source, plan));
+/// Passes the layer's chunks to the writing thread, from where that one says, until it has all or wants no more.
+async fn feed(
+    source: Source,
+    plan: Arc<Plan>,
+    begun: oneshot::Receiver<ChunkRef>,
+    sender: mpsc::Sender<Buffer>,
+) -> Result<(), Error> {
+    let Ok(from) = begun.await else {
+        // Everything was there, or the writing has failed.
+        return Ok(());
+    };
+    let mut chunks = pin!(chunks(source, plan, from));
     while let Some(chunk) = chunks.next().await {
         if sender.send(chunk?).await.is_err() {
             break;
@@ -98,23 +157,29 @@ struct Writer {
     progress: Arc<Progress>,
     plan: Arc<Plan>,
     recipe: Digest,
+    trusted: Option<usize>,
 }
 
 impl Writer {
-    fn write(self, mut chunks: mpsc::Receiver<Buffer>) -> Result<LayerRecord, Error> {
-        let mut staging = self.shared.store.stage(self.plan.blob_len())?;
+    fn write(
+        self,
+        begin: oneshot::Sender<ChunkRef>,
+        chunks: mpsc::Receiver<Buffer>,
+    ) -> Result<LayerRecord, Failed> {
+        let mut staging = self
+            .shared
+            .store
+            .stage(&self.recipe, self.plan.blob_len())?;
         let mut sealer = Sealer::new(Arc::clone(&self.plan));
-        for chunk in self.plan.chunks() {
-            let Some(data) = chunks.blocking_recv() else {
-                return Err(Error::new(Kind::Unavailable, "the fill was given up"));
-            };
-            sealer
-                .chunk(chunk, data.bytes(), &mut staging)
-                .map_err(|e| self.explain(e))?;
-            self.progress.add_bytes(chunk.len);
-            if chunk.start + chunk.len == self.plan.files()[chunk.file].size {
-                self.progress.add_file();
+        let filled = self
+            .resume(&mut sealer, &mut staging)
+            .and_then(|from| self.fill(from, begin, chunks, &mut sealer, &mut staging));
+        if let Err(failed) = filled {
+            // A later attempt goes on with what is there, unless it is the disk that failed.
+            if !matches!(&failed, Failed::Other(e) if e.kind != Kind::Unavailable) {
+                staging.keep();
             }
+            return Err(failed);
         }
         let sealed = sealer.finish(&mut staging).map_err(|e| self.explain(e))?;
         let record = LayerRecord::new(&sealed, self.recipe);
@@ -124,16 +189,88 @@ impl Writer {
         Ok(record)
     }
 
-    fn explain(&self, error: SealError<StoreError>) -> Error {
-        match error {
-            SealError::Sink(error) => error.into(),
-            SealError::Content { path, wanted, got } => Error::new(
-                Kind::BadGateway,
-                format!(
-                    "the upstream sent wrong bytes for {path:?} of {}: the listing says {wanted}, they are {got}; nothing was published",
-                    self.repo
-                ),
+    /// Hashes what an earlier fill wrote; gives the first chunk that is not there, if one is not.
+    fn resume(
+        &self,
+        sealer: &mut Sealer,
+        staging: &mut Staging,
+    ) -> Result<Option<ChunkRef>, Failed> {
+        let mut chunks = self.plan.chunks();
+        if !staging.is_found() {
+            return Ok(chunks.next());
+        }
+        let (mut member, mut data) = (Vec::new(), Vec::new());
+        for chunk in chunks {
+            let trusted = self.trusted.is_none_or(|file| chunk.file < file);
+            if !(trusted && staging.read_back(&self.plan, chunk, &mut member, &mut data)) {
+                return Ok(Some(chunk));
+            }
+            // It is written once more, and with it what is between the payloads, which nothing else has checked.
+            self.seal(chunk, &data, sealer, staging)?;
+            if self.trusted.is_none() {
+                self.progress.reuse(u64::from(self.ends(chunk)), chunk.len);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes what the upstream sends, from a chunk on.
+    fn fill(
+        &self,
+        from: Option<ChunkRef>,
+        begin: oneshot::Sender<ChunkRef>,
+        mut chunks: mpsc::Receiver<Buffer>,
+        sealer: &mut Sealer,
+        staging: &mut Staging,
+    ) -> Result<(), Failed> {
+        let Some(from) = from else {
+            return Ok(());
+        };
+        let gone = || Error::new(Kind::Unavailable, "the fill was given up");
+        begin.send(from).map_err(|_| gone())?;
+        for chunk in self.plan.chunks().skip_while(|chunk| *chunk != from) {
+            let data = chunks.blocking_recv().ok_or_else(gone)?;
+            self.seal(chunk, data.bytes(), sealer, staging)?;
+            self.progress.add_bytes(chunk.len);
+            if self.ends(chunk) {
+                self.progress.add_file();
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(
+        &self,
+        chunk: ChunkRef,
+        data: &[u8],
+        sealer: &mut Sealer,
+        staging: &mut Staging,
+    ) -> Result<(), Failed> {
+        sealer
+            .chunk(chunk, data, staging)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// Whether a chunk is the last of its file.
+    fn ends(&self, chunk: ChunkRef) -> bool {
+        chunk.start + chunk.len == self.plan.files()[chunk.file].size
+    }
+
+    fn explain(&self, error: SealError<StoreError>) -> Failed {
+        let (path, wanted, got) = match error {
+            SealError::Sink(error) => return error.into(),
+            SealError::Content { path, wanted, got } => (path, wanted, got),
+        };
+        let error = Error::new(
+            Kind::BadGateway,
+            format!(
+                "the upstream sent wrong bytes for {path:?} of {}: the listing says {wanted}, they are {got}; nothing was published",
+                self.repo
             ),
+        );
+        match self.plan.files().iter().position(|f| f.path == path) {
+            Some(file) => Failed::Bytes { file, error },
+            None => Failed::Other(error),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::image::ImageName;
 use crate::image::Layout;
 use crate::oci::{Digest, Tag, spell_tag};
 use crate::repo::Commit;
-use crate::store::{ImageKey, Store, StoreError, Stored};
+use crate::store::{ImageKey, Order, Store, StoreError, Stored};
 
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
@@ -174,7 +174,7 @@ impl Images {
         if head.gated {
             self.shared.upstream.access(&head.repo).await?;
         }
-        let order = image::Order {
+        let order = Order {
             key,
             repo: head.repo,
             tag: tag.clone(),
@@ -206,6 +206,17 @@ impl Images {
                 Err(error.into())
             }
         }
+    }
+
+    /// Goes on with the fills that an earlier process left under way; tells how many.
+    pub async fn resume(&self) -> Result<usize, Error> {
+        let orders = self.shared.with_store(Store::orders).await?;
+        let count = orders.len();
+        for order in orders {
+            tracing::info!(name = %order.key.name, commit = %order.key.commit, "going on with a fill");
+            self.flights.join(&self.shared, order);
+        }
+        Ok(count)
     }
 
     /// The fills under way, the oldest first.

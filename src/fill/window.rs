@@ -11,7 +11,7 @@ use super::Shared;
 use super::memory::{Buffer, Share};
 use crate::error::{Error, Kind};
 use crate::hub::{RemoteFile, UpstreamError};
-use crate::layer::{CHUNK, Plan};
+use crate::layer::{CHUNK, ChunkRef, Plan};
 use crate::repo::{Commit, Entry, RepoId};
 
 /// Bytes of one read: pieces of 8 MB and more are what the Hub's edges are fast with.
@@ -27,12 +27,16 @@ pub(super) struct Source {
     pub connections: Arc<Semaphore>,
 }
 
-/// All chunks of a layer in the order of its plan, read ahead in parallel. Dropping the stream ends the reads.
+/// The chunks of a layer from `from` on, in the order of its plan, read ahead in parallel. Dropping the stream ends the reads.
 ///
 /// Memory is taken piece by piece in the layer's order, before a piece's read begins.
-pub(super) fn chunks(source: Source, plan: Arc<Plan>) -> impl Stream<Item = Result<Buffer, Error>> {
+pub(super) fn chunks(
+    source: Source,
+    plan: Arc<Plan>,
+    from: ChunkRef,
+) -> impl Stream<Item = Result<Buffer, Error>> {
     let ahead = source.shared.settings.connections.max(1);
-    stream::iter(pieces(plan))
+    stream::iter(pieces(plan, from))
         .then(move |(file, range)| {
             let source = source.clone();
             async move {
@@ -59,12 +63,13 @@ pub(super) fn chunks(source: Source, plan: Arc<Plan>) -> impl Stream<Item = Resu
         })
 }
 
-/// The pieces of a layer: of each file that is not empty, its ranges of [`PIECE`] bytes.
-fn pieces(plan: Arc<Plan>) -> impl Iterator<Item = (Entry, Range<u64>)> {
-    (0..plan.files().len()).flat_map(move |file| {
+/// The pieces of a layer from a chunk on: of each file that is not empty, its ranges of [`PIECE`] bytes.
+fn pieces(plan: Arc<Plan>, from: ChunkRef) -> impl Iterator<Item = (Entry, Range<u64>)> {
+    (from.file..plan.files().len()).flat_map(move |file| {
         let entry = plan.files()[file].clone();
-        (0..entry.size.div_ceil(PIECE)).map(move |at| {
-            let range = at * PIECE..((at + 1) * PIECE).min(entry.size);
+        let first = if file == from.file { from.start } else { 0 };
+        (first / PIECE..entry.size.div_ceil(PIECE)).map(move |at| {
+            let range = (at * PIECE).max(first)..((at + 1) * PIECE).min(entry.size);
             (entry.clone(), range)
         })
     })
@@ -129,7 +134,7 @@ mod tests {
     use crate::repo::{ContentId, FilePath};
 
     #[test]
-    fn pieces_cover_every_byte_once_and_hold_whole_chunks() {
+    fn pieces_from_any_chunk_on_cover_every_byte_once_and_hold_whole_chunks() {
         let file = |path: &str, size| Entry {
             path: FilePath::new(path).expect("a path"),
             size,
@@ -141,10 +146,13 @@ mod tests {
             file("c", PIECE + 1),
             file("d", 5),
         ]));
-        let lens: Vec<u64> = pieces(Arc::clone(&plan))
-            .flat_map(|(_, range)| lens(&range).collect::<Vec<_>>())
-            .collect();
-        let wanted: Vec<u64> = plan.chunks().map(|c| c.len).collect();
-        assert_eq!(lens, wanted);
+        let all: Vec<ChunkRef> = plan.chunks().collect();
+        for (at, from) in all.iter().enumerate() {
+            let lens: Vec<u64> = pieces(Arc::clone(&plan), *from)
+                .flat_map(|(_, range)| lens(&range).collect::<Vec<_>>())
+                .collect();
+            let wanted: Vec<u64> = all[at..].iter().map(|c| c.len).collect();
+            assert_eq!(lens, wanted, "{from:?}");
+        }
     }
 }

@@ -61,6 +61,31 @@ impl<'a> Member<'a> {
     }
 }
 
+/// Takes the data out of a member's bytes; `false` if they are not, to the byte, a member of `len` data bytes as [`Member`] frames it.
+pub(super) fn unframe(member: &[u8], len: usize, data: &mut Vec<u8>) -> bool {
+    data.clear();
+    let Some(mut rest) = member.strip_prefix(&HEADER) else {
+        return false;
+    };
+    while data.len() < len {
+        let block = (len - data.len()).min(BLOCK);
+        if rest.len() < 5 + block {
+            return false;
+        }
+        data.extend_from_slice(&rest[5..5 + block]);
+        rest = &rest[5 + block..];
+    }
+    // What the data would be framed as is compared whole, checksum included.
+    let framed = Member::new(data);
+    let mut at = 0;
+    let same = framed.slices().all(|part| {
+        let here = member.get(at..at + part.len());
+        at += part.len();
+        here == Some(part)
+    });
+    same && at == member.len()
+}
+
 /// The footer that tells where the TOC's member starts.
 pub(super) fn footer(toc_offset: u64) -> [u8; FOOTER as usize] {
     let mut out = [0; FOOTER as usize];
@@ -102,6 +127,34 @@ mod tests {
                 .expect("a gzip member");
             assert!(out == data, "{n}");
         }
+    }
+
+    #[test]
+    fn a_member_that_was_damaged_anywhere_is_not_read_back() {
+        let data: Vec<u8> = (0..70_000).map(|i| (i * 7) as u8).collect();
+        let whole = framed(&data);
+        let mut read = Vec::new();
+        assert!(unframe(&whole, data.len(), &mut read));
+        assert!(read == data);
+        for at in [
+            0,
+            9,
+            10,
+            12,
+            14,
+            15,
+            40_000,
+            65_549,
+            65_551,
+            whole.len() - 8,
+            whole.len() - 1,
+        ] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            assert!(!unframe(&damaged, data.len(), &mut read), "{at}");
+        }
+        assert!(!unframe(&whole[..whole.len() - 1], data.len(), &mut read));
+        assert!(!unframe(&vec![0; whole.len()], data.len(), &mut read));
     }
 
     proptest! {

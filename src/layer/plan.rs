@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::member::{FOOTER, member_len};
+use super::member::{FOOTER, member_len, unframe};
 use super::tarfile::{self, Kind};
 use super::{CHUNK, toc};
 use crate::oci::Digest;
@@ -101,6 +101,18 @@ impl Plan {
     /// Where the member of a chunk starts. The offset of a chunk is never 0: a header comes first.
     pub fn member_offset(&self, chunk: ChunkRef) -> u64 {
         self.payloads[chunk.file] + chunk.start / CHUNK * member_len(CHUNK)
+    }
+
+    /// Where the member of a chunk stands.
+    pub fn member_range(&self, chunk: ChunkRef) -> Range<u64> {
+        let start = self.member_offset(chunk);
+        start..start + member_len(chunk.len)
+    }
+
+    /// Takes a chunk's data out of the bytes of its member, as they stand in a blob or in one that is being filled; `false` if they are
+    /// not what the sealer writes for any data of that length: never written, cut off or damaged.
+    pub fn read_back(&self, chunk: ChunkRef, member: &[u8], data: &mut Vec<u8>) -> bool {
+        unframe(member, chunk.len as usize, data)
     }
 
     /// Where the bytes of a file stand in the blob: each range is the data of one stored block. For reading a file back from its layer.

@@ -14,6 +14,7 @@ mod blobs;
 mod index;
 mod layout;
 mod rebuild;
+mod staging;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -24,8 +25,8 @@ use crate::image::{Document, LayerRecord, Layout};
 use crate::oci::{Digest, Tag};
 use crate::repo::{Commit, RepoId};
 
-pub use blobs::Staging;
 pub use layout::Reference;
+pub use staging::{Order, Staging};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -113,23 +114,27 @@ pub struct Stored {
 pub struct Store {
     root: PathBuf,
     index: index::Index,
+    /// Held for moments only: it is read on the runtime's threads.
     layout: Mutex<layout::Layout>,
+    /// Whoever writes `index.json` has this.
+    writing: Mutex<()>,
     _lock: File,
 }
 
 impl Store {
-    /// Opens or makes a data directory, takes its lock, clears what was never published, and rebuilds the index if it is missing,
+    /// Opens or makes a data directory, takes its lock, sweeps what no fill can go on with, and rebuilds the index if it is missing,
     /// damaged or not of this `index.json`.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         layout::prepare(root)?;
         let lock = lock(root)?;
-        blobs::clear_staging(root)?;
+        staging::sweep(root, std::time::SystemTime::now())?;
         let layout = layout::Layout::read(root)?;
         let index = rebuild::open(root, &layout)?;
         Ok(Self {
             root: root.to_owned(),
             index,
             layout: Mutex::new(layout),
+            writing: Mutex::new(()),
             _lock: lock,
         })
     }
@@ -202,9 +207,30 @@ impl Store {
         Ok(record.filter(|r| blobs::has(&self.root, &r.descriptor.digest, r.descriptor.size)))
     }
 
-    /// Makes a staging file of exactly `size` bytes, the disk's room for it taken. Dropping it without publishing removes it.
-    pub fn stage(&self, size: u64) -> Result<Staging, StoreError> {
-        Staging::new(&self.root, size)
+    /// Opens the staging file of a recipe, of exactly `size` bytes, the disk's room for it taken: the one that an earlier fill left, or a
+    /// new one. The caller sees to it that a recipe is open once at a time.
+    pub fn stage(&self, recipe: &Digest, size: u64) -> Result<Staging, StoreError> {
+        Staging::open(&self.root, recipe, size)
+    }
+
+    /// Gives up what an earlier fill left of a recipe.
+    pub fn discard(&self, recipe: &Digest) -> Result<(), StoreError> {
+        staging::discard(&self.root, recipe)
+    }
+
+    /// Notes that a fill is under way, so that the next process goes on with it if this one dies.
+    pub fn put_order(&self, order: &Order) -> Result<(), StoreError> {
+        staging::put_order(&self.root, order)
+    }
+
+    /// Forgets a fill.
+    pub fn remove_order(&self, key: &ImageKey) -> Result<(), StoreError> {
+        staging::remove_order(&self.root, key)
+    }
+
+    /// The fills that an earlier process left under way.
+    pub fn orders(&self) -> Result<Vec<Order>, StoreError> {
+        staging::orders(&self.root)
     }
 
     /// Publishes a sealed layer and remembers its recipe.
@@ -246,11 +272,9 @@ impl Store {
             size: stored.size,
             time: now,
         };
-        let mut layout = self.lock_layout();
         // The index learns first what must be there when a request comes; its stamp, last, says which index.json it is of.
         self.index.put_image(image, stored)?;
-        layout.set(reference);
-        self.index.stamp(&layout.write(&self.root)?)?;
+        self.write_layout(|layout| layout.set(reference))?;
         Ok(stored)
     }
 
@@ -263,12 +287,7 @@ impl Store {
         tag: &Tag,
         now: std::time::SystemTime,
     ) -> Result<(), StoreError> {
-        let mut layout = self.lock_layout();
-        let known = layout.find(key.name.as_str(), tag.as_str());
-        if known.is_some_and(|k| k.index == stored.index) {
-            return Ok(());
-        }
-        layout.set(Reference {
+        let reference = Reference {
             name: key.name.to_string(),
             tag: tag.to_string(),
             repo: repo.clone(),
@@ -277,8 +296,21 @@ impl Store {
             index: stored.index,
             size: stored.size,
             time: now,
-        });
-        self.index.stamp(&layout.write(&self.root)?)
+        };
+        self.write_layout(|layout| layout.set(reference))
+    }
+
+    /// Changes what `index.json` says, writes it, and stamps the index with it. If the writing fails, what is in memory is ahead of the
+    /// disk until the next writing.
+    fn write_layout(&self, change: impl FnOnce(&mut layout::Layout)) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = {
+            let mut layout = self.lock_layout();
+            change(&mut layout);
+            layout.render()
+        };
+        layout::write(&self.root, &bytes)?;
+        self.index.stamp(&Digest::of(&bytes))
     }
 
     /// A poisoned lock is taken all the same: the layout is replaced in one step, so it is never half changed.
@@ -299,6 +331,14 @@ fn lock(root: &Path) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked(root.to_owned())),
         Err(fs::TryLockError::Error(source)) => Err(StoreError::io("locking lock")(source)),
+    }
+}
+
+/// Reads bytes as `index.json`, and writes again what was understood. For fuzzing.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(layout) = layout::Layout::parse(bytes) {
+        assert!(layout::Layout::parse(&layout.render()).is_ok());
     }
 }
 

@@ -28,7 +28,7 @@ fn layer(store: &Store, content: &[u8]) -> LayerRecord {
     };
     let recipe = Digest::of(&[b"recipe ", content].concat());
     let record = LayerRecord::new(&sealed, recipe);
-    let mut staging = store.stage(sealed.size).expect("room");
+    let mut staging = store.stage(&recipe, sealed.size).expect("room");
     staging
         .write(0, &[&content[..1], &content[1..]])
         .expect("room");
@@ -215,7 +215,7 @@ fn a_second_server_on_the_folder_is_refused() {
 fn a_dropped_staging_file_leaves_nothing() {
     let root = tempfile::tempdir().expect("a folder");
     let store = Store::open(root.path()).expect("a store");
-    drop(store.stage(1 << 20).expect("room"));
+    drop(store.stage(&Digest::of(b"x"), 1 << 20).expect("room"));
     assert_eq!(
         fs::read_dir(root.path().join("staging"))
             .expect("a folder")
@@ -229,7 +229,7 @@ fn more_than_the_disk_has_is_told_as_full() {
     let root = tempfile::tempdir().expect("a folder");
     let store = Store::open(root.path()).expect("a store");
     assert!(matches!(
-        store.stage(1 << 42),
+        store.stage(&Digest::of(b"x"), 1 << 42),
         Err(StoreError::Full { needed }) if needed == 1 << 42
     ));
     assert_eq!(

@@ -1,0 +1,187 @@
+//! The real binary, killed at random moments: nothing published is wrong, nothing is lost, and no fill begins again.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use hf_oci::oci::Digest;
+
+use crate::hub::{Files, Hub, Repo, World};
+
+/// Kills of one run; the long one is asked for by `HF_OCI_KILLS=100`.
+fn kills() -> u32 {
+    let asked = std::env::var("HF_OCI_KILLS").ok();
+    asked.map_or(20, |n| n.parse().expect("a number"))
+}
+
+const FILE: u64 = 24 << 20;
+const MODELS: u32 = 4;
+
+/// More than the memory that fills may hold cannot be lost at once.
+const WINDOW: u64 = 32 << 20;
+
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(data: &Path, hub: &Hub) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hf-oci"))
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--fill-memory",
+                "32MiB",
+                "--upstream",
+                hub.url(),
+                "--data-dir",
+            ])
+            .arg(data)
+            .env("HF_OCI_TAG_TTL", "0s")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let url = lines
+            .by_ref()
+            .map(|line| line.expect("text"))
+            .find_map(|line| {
+                let at = line.find("listening on ")? + "listening on ".len();
+                Some(line[at..].split(' ').next()?.to_owned())
+            })
+            .expect("a start-up line");
+        // The rest of the log must go somewhere.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, url }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+}
+
+/// Small numbers that look random; the seed is printed with a failure.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+fn world() -> World {
+    (0..MODELS).fold(World::new(), |world, n| {
+        let files = Files::new()
+            .file("README.md", format!("model {n}"))
+            .pattern("a.bin", FILE, u64::from(n))
+            .pattern("b.bin", FILE, u64::from(n) + 100);
+        world.repo(Repo::model(format!("org/m{n}")).commit(files))
+    })
+}
+
+/// Every published blob is what its name says, and index.json names only what is there.
+fn assert_sound(data: &Path) {
+    let blobs = data.join("blobs/sha256");
+    for entry in fs::read_dir(&blobs).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let bytes = fs::read(&path).expect("a blob");
+        assert_eq!(
+            path.file_name().expect("a name").to_string_lossy(),
+            Digest::of(&bytes).hex()
+        );
+    }
+    let Ok(text) = fs::read_to_string(data.join("index.json")) else {
+        return;
+    };
+    let index: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for entry in index["manifests"].as_array().expect("manifests") {
+        let digest: Digest = entry["digest"]
+            .as_str()
+            .expect("text")
+            .parse()
+            .expect("a digest");
+        assert!(
+            blobs.join(digest.hex()).exists(),
+            "{digest} is named and not there"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_it_loses_nothing_and_begins_nothing_again() {
+    let hub = Hub::start(world()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let seed = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("a clock")
+        .as_nanos() as u64;
+    println!("seed {seed}");
+    let mut dice = Dice(seed);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::new();
+    let kills = kills();
+    for kill in 0..kills {
+        // Every few kills the fills are done and new ones are wanted.
+        let server = Server::start(folder.path(), &hub);
+        if kill % 4 == 3 {
+            garble(&folder.path().join("index"), &mut dice);
+        }
+        for n in 0..MODELS {
+            let url = format!("{}/v2/org/m{n}/manifests/main", server.url);
+            let asked = http
+                .get(url)
+                .timeout(Duration::from_millis(1 + dice.roll(50)))
+                .send();
+            drop(asked.await);
+        }
+        tokio::time::sleep(Duration::from_millis(dice.roll(120))).await;
+        server.kill();
+        assert_sound(folder.path());
+    }
+    let server = Server::start(folder.path(), &hub);
+    for n in 0..MODELS {
+        let url = format!("{}/v2/org/m{n}/manifests/main", server.url);
+        let answer = http.get(url).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        answer.bytes().await.expect("a whole document");
+    }
+    server.kill();
+    assert_sound(folder.path());
+    let total = u64::from(MODELS) * 2 * FILE;
+    let lost = hub.bytes().saturating_sub(total);
+    println!("{kills} kills, {} bytes fetched of {total}", hub.bytes());
+    assert!(
+        lost <= u64::from(kills) * WINDOW,
+        "{lost} bytes were fetched twice"
+    );
+}
+
+/// Overwrites some bytes of some files of the index, as a failing disk might.
+fn garble(folder: &Path, dice: &mut Dice) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            garble(&path, dice);
+        } else if let Ok(mut bytes) = fs::read(&path)
+            && !bytes.is_empty()
+        {
+            for _ in 0..16 {
+                let at = dice.roll(bytes.len() as u64) as usize;
+                bytes[at] = dice.roll(256) as u8;
+            }
+            fs::write(&path, bytes).expect("written");
+        }
+    }
+}
