@@ -1,0 +1,208 @@
+"""What bench/cold and bench/warm share: servers on loopback, their clocks, tables, and a clean-up that leaves nothing behind."""
+
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TICKS = os.sysconf("SC_CLK_TCK")
+CHUNK = 4 << 20
+
+
+def fail(message):
+    sys.exit(f"error: {message}")
+
+
+def need(**packages):
+    """Ends with a message unless every command is there; `packages` tells which Debian package has it."""
+    missing = sorted({package for command, package in packages.items() if not shutil.which(command)})
+    if missing:
+        fail(f"commands are missing; on Debian: apt-get install {' '.join(missing)}")
+    for program in (TARGET / "hf-oci", TARGET / "examples/hub"):
+        if not program.exists():
+            fail(f"{program} is not there; run: cargo build --release --bins --examples")
+
+
+def environment():
+    """The caller's, without what would send loopback requests elsewhere or change a server's settings."""
+    dropped = re.compile(r"(HF_|HUGGING_FACE_)|(http|https|all|no)_proxy$", re.IGNORECASE)
+    return {name: value for name, value in os.environ.items() if not dropped.match(name)}
+
+
+class Work:
+    """A scratch folder and the processes started in it. Both go at the end, whatever that is."""
+
+    def __init__(self, folder, room):
+        # A signal is an ordinary end, so that it cleans up.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: sys.exit(1))
+        folder = folder or os.environ.get("TMPDIR", "/var/tmp")
+        free = shutil.disk_usage(folder).free
+        if free < room:
+            fail(f"{folder} has {free / 1e9:.1f} GB free and {room / 1e9:.1f} GB are needed; --dir names another folder")
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="hf-oci-bench.", dir=folder))
+        self.servers = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for server in list(self.servers):
+            server.stop()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def hub(self, repositories):
+        """The simulator on a folder of repositories."""
+        return Server(self, "hub", [TARGET / "examples/hub", repositories])
+
+    def proxy(self, hub, data, *more):
+        """hf-oci with the data folder `data`."""
+        command = [TARGET / "hf-oci", "serve", "--listen", "127.0.0.1:0", "--data-dir", data, "--upstream", hub.url]
+        return Server(self, "hf-oci", [*command, *more])
+
+
+class Server:
+    """A server that runs until it is stopped, and its clocks."""
+
+    def __init__(self, work, name, command, url=None):
+        self.work = work
+        self.log = work.path / f"{name}.log"
+        with open(self.log, "wb") as log:
+            command = [str(word) for word in command]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment())
+        work.servers.append(self)
+        self.url = url or self.address()
+
+    def address(self):
+        """Waits for the line that tells it."""
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            told = re.search(r"listening on (http://127\.0\.0\.1:\d+)", self.log.read_text(errors="replace"))
+            if told:
+                return told[1]
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        fail(f"a server did not start: {self.log.read_text(errors='replace')[-500:]}")
+
+    def wait_for(self, path):
+        """Waits for an answer of a server that tells nothing."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(self.url + path):
+                    return
+            except OSError:
+                time.sleep(0.05)
+        fail(f"a server did not start: {self.log.read_text(errors='replace')[-500:]}")
+
+    def family(self):
+        """Its processes: itself and its children."""
+        pid = self.process.pid
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [str(pid), *children]
+
+    def cpu(self):
+        """Seconds of processor that its processes have taken."""
+        ticks = 0
+        for pid in self.family():
+            # The name, in brackets, may hold blanks.
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS
+
+    def peak(self):
+        """The most memory it has had, in bytes."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) << 10
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self in self.work.servers:
+            self.work.servers.remove(self)
+
+
+def run(*command, **more):
+    """A command to its end: its wall and processor seconds, and its output."""
+    before, begun = os.times(), time.monotonic()
+    command = [str(word) for word in command]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(), **more)
+    wall, after = time.monotonic() - begun, os.times()
+    if done.returncode:
+        fail(f"{command[0]} ended with {done.returncode}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return wall, cpu, done.stdout
+
+
+def free_port():
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(url, headers=()):
+    """A whole answer."""
+    given = [word for header in headers for word in ("-H", header)]
+    return run("curl", "-fsSL", *given, url)[2]
+
+
+def random_file(path, size):
+    """A file that does not compress, like weights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        while size:
+            part = os.urandom(min(size, CHUNK))
+            file.write(part)
+            size -= len(part)
+
+
+def settle():
+    """Writes out what others have left in the page cache, so that nobody pays for it later."""
+    os.sync()
+    time.sleep(0.2)
+
+
+def median(values):
+    values = [value for value in values if value is not None]
+    return statistics.median(values) if values else None
+
+
+def machine():
+    """One line on where this ran."""
+    cores = len(os.sched_getaffinity(0))
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    name = re.search(r"model name\s*:\s*(.*)", text)
+    sha = "with" if re.search(r"\bsha_ni\b", text) else "without"
+    load = os.getloadavg()[0]
+    return f"{time.strftime('%Y-%m-%d')}, {cores} cores, {name[1] if name else '?'} ({sha} SHA instructions), load {load:.1f} at the start"
+
+
+def table(heads, rows):
+    """Prints rows of text: the first column to the left, the others to the right."""
+    rows = [[str(cell) for cell in row] for row in (heads, *rows)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(heads))]
+    for number, row in enumerate(rows):
+        cells = [cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths))]
+        print("  ".join(cells).rstrip())
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+def progress(text):
+    print(text, file=sys.stderr, flush=True)
