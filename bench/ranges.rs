@@ -97,7 +97,7 @@ fn publish(store: &Store) -> Digest {
     };
     let recipe = Digest::of(b"recipe");
     let record = LayerRecord::new(&sealed, recipe);
-    let mut staging = store.stage(SIZE).expect("room");
+    let mut staging = store.stage(&recipe, SIZE).expect("room");
     staging.write(0, &[&bytes]).expect("room");
     let published = store.publish_layer(staging, &recipe, &record);
     published.expect("a layer");
