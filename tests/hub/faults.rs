@@ -35,6 +35,8 @@ pub enum Effect {
         /// Seconds.
         t: u64,
     },
+    /// Answers with this status if more than so many requests are under way at this origin.
+    Crowd(u64, u16),
     /// Waits before the headers.
     Delay(Duration),
     /// Waits before the headers until `Hub::release` is called with this name.
@@ -162,6 +164,7 @@ impl Fault {
         let fits = self.origin.is_none_or(|origin| origin == asked.origin)
             && (asked.path.contains(&self.path) || file.contains(&self.path))
             && self.method.as_ref().is_none_or(|m| m == asked.method)
+            && self.route.is_none_or(|route| route == asked.route)
             && self
                 .starts
                 .as_ref()
@@ -198,6 +201,7 @@ pub struct Asked<'a> {
 /// All that happens to one answer.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
+    pub crowd: Option<(u64, u16)>,
     pub delay: Duration,
     pub holds: Vec<&'static str>,
     pub hangup: bool,
@@ -223,6 +227,7 @@ impl Script {
                 self.status = Some((code, headers.into_iter().map(owned).collect()));
             }
             Effect::RateLimited { t } => self.rate_limited = Some(t),
+            Effect::Crowd(most, status) => self.crowd = Some((most, status)),
             Effect::Delay(time) => self.delay += time,
             Effect::Hold(name) => self.holds.push(name),
             Effect::Hangup => self.hangup = true,

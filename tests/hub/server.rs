@@ -159,7 +159,7 @@ pub async fn handle(
         return Ok(admin(&shared, asking));
     }
     let ticket = shared.recorder.begin(asking.record());
-    let script = shared.faults.script(&Asked {
+    let mut script = shared.faults.script(&Asked {
         origin,
         method: asking.method.as_str(),
         path: &asking.target(),
@@ -167,6 +167,11 @@ pub async fn handle(
         file: asking.file().as_deref(),
         start: range::start(asking.header("range")),
     });
+    if let Some((most, status)) = script.crowd
+        && shared.recorder.now(origin) > most
+    {
+        script.status = Some((status, Vec::new()));
+    }
     tokio::time::sleep(script.delay).await;
     let mut released = shared.released.subscribe();
     for hold in &script.holds {

@@ -15,6 +15,7 @@ mod determinism;
 mod docs;
 mod freshness;
 mod hub_client;
+mod hub_faults;
 mod hub_simulator;
 mod range;
 mod references;
