@@ -330,7 +330,7 @@ fn deliver(
         Body::Text(text) => {
             ticket.status(answer.status.as_u16());
             headers.insert("content-length", text.len().into());
-            response.body(HubBody::text(text, ticket))
+            response.body(spoken(text, script, ticket))
         }
         Body::File(content) => {
             let sent = Delivery {
@@ -350,6 +350,23 @@ fn deliver(
         response.headers_mut().insert(header_name(name), value);
     }
     response
+}
+
+/// A text, with the faults that any body may have.
+fn spoken(text: String, script: Script, ticket: Ticket) -> HubBody {
+    let faulty =
+        script.drop_after.is_some() || script.stall_after.is_some() || script.slow.is_some();
+    if !faulty || text.is_empty() {
+        return HubBody::text(text, ticket);
+    }
+    let length = text.len() as u64;
+    let producer = Producer {
+        content: Content::memory(text.into_bytes()),
+        range: 0..length,
+        script,
+        paused: None,
+    };
+    HubBody::stream(producer.spawn(), Some(length), ticket)
 }
 
 fn header_name(name: &str) -> HeaderName {
