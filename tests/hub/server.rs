@@ -330,7 +330,11 @@ fn deliver(
         Body::Text(text) => {
             ticket.status(answer.status.as_u16());
             headers.insert("content-length", text.len().into());
-            response.body(spoken(text, script, ticket))
+            let body = match answer.status.is_success() {
+                true => spoken(text, script, ticket),
+                false => HubBody::text(text, ticket),
+            };
+            response.body(body)
         }
         Body::File(content) => {
             let sent = Delivery {

@@ -16,7 +16,7 @@ use crate::hub::{Effect, Files, Hub};
 use table::{Case, Ends, Extra, LARGE, Moment, PIECE, ROWS, STALL};
 
 /// Cells that run at once.
-const PARALLEL: usize = 6;
+const PARALLEL: usize = 8;
 
 /// The longest wait for a rate limit.
 const PATIENCE: Duration = Duration::from_millis(1300);
@@ -40,13 +40,22 @@ async fn every_fault_at_every_moment_ends_as_the_page_says() {
     let failed: Vec<String> = futures_util::stream::iter(cells)
         .map(|(name, moment, case)| async move {
             let ran = tokio::spawn(run(moment, case)).await;
-            ran.err().map(|_| format!("{name} × {}", moment.title()))
+            let why = why(ran.err()?);
+            Some(format!("{name} × {}: {why}", moment.title()))
         })
         .buffer_unordered(PARALLEL)
         .filter_map(std::future::ready)
         .collect()
         .await;
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// The words of a panic.
+fn why(error: tokio::task::JoinError) -> String {
+    let panic = error.into_panic();
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or_default().to_owned()
 }
 
 /// One cell, from an empty cache to a second pull without the fault. Panics where a promise is broken.
@@ -93,6 +102,9 @@ async fn run(moment: Moment, case: Case) {
     hub.clear_faults();
     survives(&proxy, moment, &files).await;
     holds_only_whole_blobs(&proxy);
+    // What was staged by a listing that lied about sizes waits for that listing.
+    let lied = moment == Moment::Tree && matches!(case.effect, Effect::SizeLie(_));
+    assert!(lied || proxy.staged().is_empty(), "{:?}", proxy.staged());
     assert!(hub.leaks().is_empty());
 }
 
@@ -140,11 +152,12 @@ async fn fails(proxy: &Proxy, moment: Moment, case: &Case, status: u16, code: &s
         let names = ["w.bin", "config.json", "README.md"];
         assert!(names.iter().any(|name| told.contains(name)), "{told}");
     }
-    let index = std::fs::read_to_string(proxy.data().join("index.json")).expect("an index");
+    // Before the first image there is no index.
+    let index = std::fs::read_to_string(proxy.data().join("index.json")).unwrap_or_default();
     assert!(!index.contains("sha256:"), "published: {index}");
 }
 
-/// Every published blob is what its name says, and nothing lies around beside them.
+/// Every published blob is what its name says.
 fn holds_only_whole_blobs(proxy: &Proxy) {
     let names = proxy.blobs();
     assert!(names.len() >= 3);
@@ -152,5 +165,4 @@ fn holds_only_whole_blobs(proxy: &Proxy) {
         let bytes = std::fs::read(proxy.data().join("blobs/sha256").join(&name)).expect("a blob");
         assert_eq!(Digest::of(&bytes).to_string(), format!("sha256:{name}"));
     }
-    assert!(proxy.staged().is_empty(), "{:?}", proxy.staged());
 }
