@@ -83,6 +83,7 @@ pub struct Fault {
     starts: Option<Range<u64>>,
     when: When,
     seen: u64,
+    hits: u64,
     effects: Vec<Effect>,
 }
 
@@ -97,6 +98,7 @@ impl Fault {
             starts: None,
             when: When::Every,
             seen: 0,
+            hits: 0,
             effects: Vec::new(),
         }
     }
@@ -173,12 +175,14 @@ impl Fault {
             return false;
         }
         self.seen += 1;
-        match self.when {
+        let hit = match self.when {
             When::Every => true,
             When::Nth(n) => self.seen == n,
             When::First(n) => self.seen <= n,
             When::After(n) => self.seen > n,
-        }
+        };
+        self.hits += u64::from(hit);
+        hit
     }
 }
 
@@ -258,6 +262,11 @@ impl Faults {
     /// Removes all rules.
     pub fn clear(&self) {
         self.lock().clear();
+    }
+
+    /// How many requests met the rules in force.
+    pub fn hits(&self) -> u64 {
+        self.lock().iter().map(|fault| fault.hits).sum()
     }
 
     /// What all rules together do to a request. Counts it.

@@ -13,7 +13,7 @@ use hf_oci::oci::Digest;
 
 use crate::harness::{Proxy, Setup, wanted};
 use crate::hub::{Effect, Files, Hub};
-use table::{Case, Ends, Extra, LARGE, Moment, PIECE, ROWS, STALL};
+use table::{Case, Ends, Extra, Moment, PIECE, ROWS, STALL};
 
 /// Cells that run at once.
 const PARALLEL: usize = 8;
@@ -75,6 +75,9 @@ async fn run(moment: Moment, case: Case) {
             .sum(),
         _ => files.values().map(|f| f.len() as u64).sum(),
     };
+    let file = files[moment.file()].len() as u64;
+    let after = files.range(moment.file().to_owned()..).skip(1);
+    let behind: u64 = after.map(|(_, bytes)| bytes.len() as u64).sum();
     if moment == Moment::Card {
         files.retain(|path, _| path == "w.bin");
     }
@@ -82,17 +85,20 @@ async fn run(moment: Moment, case: Case) {
         Ends::Survives(extra) => {
             let moving = moves(&hub, moment, &case);
             tokio::join!(survives(&proxy, moment, &files), moving);
+            met(&hub, &case);
             let bytes: u64 = hub.bytes_by_file().values().sum();
             let most = read
                 + match extra {
                     Extra::Nothing => 0,
-                    Extra::Piece => PIECE,
-                    Extra::File => LARGE,
+                    Extra::Piece => file.min(PIECE),
+                    Extra::File => file,
+                    Extra::Ahead => file + behind,
                 };
             assert!(bytes <= most, "{bytes} bytes came, at most {most} may");
         }
         Ends::Fails(status, code) => {
             fails(&proxy, moment, &case, status, code).await;
+            met(&hub, &case);
             hub.clear_faults();
             if status == 429 {
                 tokio::time::sleep(PATIENCE).await;
@@ -106,6 +112,15 @@ async fn run(moment: Moment, case: Case) {
     let lied = moment == Moment::Tree && matches!(case.effect, Effect::SizeLie(_));
     assert!(lied || proxy.staged().is_empty(), "{:?}", proxy.staged());
     assert!(hub.leaks().is_empty());
+}
+
+/// The fault did happen, as often as it should.
+fn met(hub: &Hub, case: &Case) {
+    let hits = hub.fault_hits();
+    match case.times {
+        Some(times) => assert_eq!(hits, times, "the fault's hits"),
+        None => assert!(hits > 0, "the fault was never met"),
+    }
 }
 
 /// Moves the branch while the fault holds the answer.

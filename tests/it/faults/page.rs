@@ -17,7 +17,8 @@ digest, and sees that nothing else lies around.
 
 const TAIL: &str = "
 * **ok**: the pull succeeds and no byte comes twice. **ok¹**: it succeeds, and at most the rest of the broken piece (8 MiB) comes again.
-  **ok²**: it succeeds, and at most the file comes again.
+  **ok²**: it succeeds, and at most the file comes again. **ok³**: the same, and with the file what was read ahead of it in its layer,
+  never more than `fill.memory`.
 * **502**, **504** (`UNAVAILABLE`), **429** (`TOOMANYREQUESTS`, with `Retry-After`): the client's answer. Nothing is published, what has
   come stays for the next attempt, and the next pull without the fault succeeds. Where a file is wrong, the message names it.
 * –: there is no such case (a redirect has no body; what is not content has no digest).
@@ -33,8 +34,8 @@ const TAIL: &str = "
   for every 10 s without a refusal.
 * **Ignored ranges.** If a server answers a range with the whole file, that file is read in one stream from then on: each piece takes over
   where the one before ended. If the answer to the first piece of a file shows it, no byte comes twice.
-* **Digests.** A file whose SHA-256 (or git object id) is wrong is fetched once more, and then refused. Files of the layer that are right
-  are not fetched again.
+* **Digests.** A file whose SHA-256 (or git object id) is wrong is fetched once more, and then refused. Files of the layer before it are
+  not fetched again.
 * **Commits.** A tag is resolved once, and the fill is of that commit: a branch that moves meanwhile changes nothing.
 * **Offline.** With `--offline` nobody is asked: cached tags and commits are served, all else is a 404 that says so.
 ";
@@ -45,6 +46,7 @@ fn cell(moment: Moment, case: fn(Moment) -> Option<super::table::Case>) -> Strin
         Some(Ends::Survives(Extra::Nothing)) => "ok".to_owned(),
         Some(Ends::Survives(Extra::Piece)) => "ok¹".to_owned(),
         Some(Ends::Survives(Extra::File)) => "ok²".to_owned(),
+        Some(Ends::Survives(Extra::Ahead)) => "ok³".to_owned(),
         Some(Ends::Fails(status, _)) => status.to_string(),
     }
 }

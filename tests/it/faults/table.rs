@@ -9,10 +9,10 @@ use crate::hub::{Content, Effect, Fault, Files, Record, Repo, World};
 pub const PIECE: u64 = 8 << 20;
 
 /// The file of three pieces that faults of content meet.
-pub const LARGE: u64 = 2 * PIECE + 100_000;
+const LARGE: u64 = 2 * PIECE + 100_000;
 
 /// The same file where it is not about its bytes.
-pub const LITTLE: u64 = 100_000;
+const LITTLE: u64 = 100_000;
 
 /// How long a silent upstream counts as stalled.
 pub const STALL: Duration = Duration::from_millis(1500);
@@ -89,6 +89,15 @@ impl Moment {
         }
     }
 
+    /// The file whose bytes come at it, or would come after it.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Small => "config.json",
+            Card => "README.md",
+            _ => "w.bin",
+        }
+    }
+
     pub const fn is_piece(self) -> bool {
         matches!(self, First | Middle | Last)
     }
@@ -156,6 +165,8 @@ pub enum Extra {
     Piece,
     /// At most the file.
     File,
+    /// At most the file and what was read ahead of it.
+    Ahead,
 }
 
 /// What has to come of a fault.
@@ -189,6 +200,7 @@ const LIMIT: Ends = Ends::Fails(429, "TOOMANYREQUESTS");
 const FREE: Ends = Ends::Survives(Extra::Nothing);
 const PART: Ends = Ends::Survives(Extra::Piece);
 const AGAIN: Ends = Ends::Survives(Extra::File);
+const AHEAD: Ends = Ends::Survives(Extra::Ahead);
 
 /// The time that a silent answer takes: longer than anybody waits.
 const LONG: Duration = Duration::from_secs(60);
@@ -221,7 +233,7 @@ pub const ROWS: &[Row] = &[
     Row { name: "body falls silent, once", case: |m| case(m.has_body(), Effect::StallAfter(m.cut(), LONG), 1, PART) },
     Row { name: "body silent, always", case: |m| case(m.has_body(), Effect::StallAfter(0, LONG), None, SLOW) },
     Row { name: "body slow, never silent", case: |m| case(m.has_body(), Effect::Slow(m.slow()), None, FREE) },
-    Row { name: "wrong byte, once", case: |m| case(m.is_content(), Effect::Corrupt(m.byte()), 1, AGAIN) },
+    Row { name: "wrong byte, once", case: |m| case(m.is_content(), Effect::Corrupt(m.byte()), 1, AHEAD) },
     Row { name: "wrong byte, always", case: |m| case(m.is_content(), Effect::Corrupt(m.byte()), None, BAD) },
     Row { name: "range ignored", case: |m| case(m.is_piece(), Effect::IgnoreRange, None, AGAIN) },
     Row { name: "address expired, once", case: |m| case(m.is_piece() || m == Resolve, Effect::ExpireSignature, 1, FREE) },
