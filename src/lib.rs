@@ -11,6 +11,8 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod fill;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod hub;
 pub mod image;
 pub mod layer;

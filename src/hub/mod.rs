@@ -109,3 +109,24 @@ pub trait Upstream: Send + Sync + 'static {
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, UpstreamError>>;
 }
+
+/// Reads bytes as every answer of the Hub that there is. For fuzzing.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let repo: RepoId = "org/model".parse().expect("an id");
+    let commit: Commit = "0".repeat(40).parse().expect("a commit");
+    let _ = wire::resolved(bytes, &repo);
+    let _ = wire::refs(bytes, &repo);
+    let _ = wire::targets(bytes, &repo);
+    let _ = wire::history(bytes, &repo);
+    let _ = wire::spelled(bytes, &repo);
+    let _ = wire::error_message(bytes);
+    if let Ok(files) = wire::files(bytes, &repo, commit) {
+        let _ = Snapshot::new(files);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = wire::next_link(text);
+        let _ = wire::content_range(text);
+        let _ = retry::wait_asked(Some(text), Some(text));
+    }
+}

@@ -83,17 +83,18 @@ impl Layout {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(StoreError::io("reading index.json")(error)),
         };
-        let foreign = |why: String| StoreError::Foreign(root.to_owned(), why);
-        let value: Value = serde_json::from_slice(&bytes).map_err(|e| {
-            foreign(format!(
-                "its index.json is damaged ({e}); restore or remove it"
-            ))
-        })?;
+        Self::parse(&bytes).map_err(|why| StoreError::Foreign(root.to_owned(), why))
+    }
+
+    /// Understands the bytes of `index.json`, or tells why not.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|e| format!("its index.json is damaged ({e}); restore or remove it"))?;
         let manifests = value["manifests"]
             .as_array()
-            .ok_or_else(|| foreign("its index.json lists no manifests".to_owned()))?;
+            .ok_or("its index.json lists no manifests")?;
         let mut layout = Self {
-            digest: Some(Digest::of(&bytes)),
+            digest: Some(Digest::of(bytes)),
             ..Self::default()
         };
         for entry in manifests {
@@ -105,7 +106,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Digest of the `index.json` that was read or written last.
+    /// Digest of the `index.json` that was read.
     pub(super) const fn digest(&self) -> Option<Digest> {
         self.digest
     }
@@ -164,8 +165,8 @@ impl Layout {
         self.references.insert(key, reference);
     }
 
-    /// Replaces `index.json`; tells its digest.
-    pub(super) fn write(&mut self, root: &Path) -> Result<Digest, StoreError> {
+    /// The bytes of `index.json`.
+    pub(super) fn render(&self) -> Vec<u8> {
         let manifests: Vec<Value> = self
             .references()
             .map(descriptor)
@@ -177,13 +178,14 @@ impl Layout {
             "mediaType": MEDIA_INDEX,
             "manifests": manifests,
         });
-        let bytes = value.to_string().into_bytes();
-        blobs::replace(root, "index.json", &bytes)?;
-        blobs::sync(root, ".")?;
-        let digest = Digest::of(&bytes);
-        self.digest = Some(digest);
-        Ok(digest)
+        value.to_string().into_bytes()
     }
+}
+
+/// Replaces `index.json`.
+pub(super) fn write(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    blobs::replace(root, "index.json", bytes)?;
+    blobs::sync(root, ".")
 }
 
 fn descriptor(reference: &Reference) -> Descriptor {

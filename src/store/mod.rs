@@ -114,7 +114,10 @@ pub struct Stored {
 pub struct Store {
     root: PathBuf,
     index: index::Index,
+    /// Held for moments only: it is read on the runtime's threads.
     layout: Mutex<layout::Layout>,
+    /// Whoever writes `index.json` has this.
+    writing: Mutex<()>,
     _lock: File,
 }
 
@@ -131,6 +134,7 @@ impl Store {
             root: root.to_owned(),
             index,
             layout: Mutex::new(layout),
+            writing: Mutex::new(()),
             _lock: lock,
         })
     }
@@ -268,11 +272,9 @@ impl Store {
             size: stored.size,
             time: now,
         };
-        let mut layout = self.lock_layout();
         // The index learns first what must be there when a request comes; its stamp, last, says which index.json it is of.
         self.index.put_image(image, stored)?;
-        layout.set(reference);
-        self.index.stamp(&layout.write(&self.root)?)?;
+        self.write_layout(|layout| layout.set(reference))?;
         Ok(stored)
     }
 
@@ -285,12 +287,7 @@ impl Store {
         tag: &Tag,
         now: std::time::SystemTime,
     ) -> Result<(), StoreError> {
-        let mut layout = self.lock_layout();
-        let known = layout.find(key.name.as_str(), tag.as_str());
-        if known.is_some_and(|k| k.index == stored.index) {
-            return Ok(());
-        }
-        layout.set(Reference {
+        let reference = Reference {
             name: key.name.to_string(),
             tag: tag.to_string(),
             repo: repo.clone(),
@@ -299,8 +296,21 @@ impl Store {
             index: stored.index,
             size: stored.size,
             time: now,
-        });
-        self.index.stamp(&layout.write(&self.root)?)
+        };
+        self.write_layout(|layout| layout.set(reference))
+    }
+
+    /// Changes what `index.json` says, writes it, and stamps the index with it. If the writing fails, what is in memory is ahead of the
+    /// disk until the next writing.
+    fn write_layout(&self, change: impl FnOnce(&mut layout::Layout)) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = {
+            let mut layout = self.lock_layout();
+            change(&mut layout);
+            layout.render()
+        };
+        layout::write(&self.root, &bytes)?;
+        self.index.stamp(&Digest::of(&bytes))
     }
 
     /// A poisoned lock is taken all the same: the layout is replaced in one step, so it is never half changed.
@@ -321,6 +331,14 @@ fn lock(root: &Path) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked(root.to_owned())),
         Err(fs::TryLockError::Error(source)) => Err(StoreError::io("locking lock")(source)),
+    }
+}
+
+/// Reads bytes as `index.json`, and writes again what was understood. For fuzzing.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(layout) = layout::Layout::parse(bytes) {
+        assert!(layout::Layout::parse(&layout.render()).is_ok());
     }
 }
 
