@@ -31,6 +31,8 @@ pub enum Kind {
     BadGateway,
     /// The upstream is too slow.
     GatewayTimeout,
+    /// It is not here, and the server is offline.
+    Offline,
     /// The disk or the cache's budget is full.
     InsufficientStorage,
     /// The server is stopping.
@@ -74,6 +76,7 @@ impl From<UpstreamError> for Error {
             UpstreamError::RateLimited { retry_after } => Kind::TooManyRequests(*retry_after),
             UpstreamError::Unavailable(_) | UpstreamError::Broken(_) => Kind::BadGateway,
             UpstreamError::Timeout(_) => Kind::GatewayTimeout,
+            UpstreamError::Offline => Kind::Offline,
             UpstreamError::Content { .. } => Kind::ManifestInvalid,
         };
         Self::new(kind, error.to_string())

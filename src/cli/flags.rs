@@ -4,7 +4,7 @@ use clap::builder::StyledStr;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{Flags, KEYS, Key};
+use crate::config::{Flags, KEYS, Key, SWITCH};
 
 /// The settings that were given as flags, as they were written. They are read and checked with all others by
 /// [`Settings::resolve`](crate::config::Settings::resolve).
@@ -19,11 +19,18 @@ fn arg(key: &'static Key) -> Arg {
         default.unwrap_or_default(),
         key.env.join(", ")
     );
-    Arg::new(key.path)
+    let arg = Arg::new(key.path)
         .long(key.flag)
         .value_name(key.value)
         .help(StyledStr::from(help))
-        .help_heading("Settings")
+        .help_heading("Settings");
+    match key.value {
+        SWITCH => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+        _ => arg,
+    }
 }
 
 impl Args for SettingFlags {

@@ -13,7 +13,7 @@ use super::Failure;
 use super::flags::SettingFlags;
 use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources};
 use crate::fill::{FillSettings, Images};
-use crate::hub::{HubClient, HubSettings};
+use crate::hub::{HubClient, HubSettings, Offline, Upstream};
 use crate::registry::{Registry, RegistrySettings};
 use crate::server::{self, ServerSettings, Shutdown};
 use crate::store::{Store, StoreError};
@@ -60,15 +60,17 @@ async fn run(settings: Settings) -> Result<(), Failure> {
 
     let shutdown = Shutdown::on_signals()
         .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
-    let hub = HubClient::new(hub_settings(&settings))
-        .map_err(|error| Failure::new("cannot reach the upstream").from(error))?;
+    let upstream = upstream(&settings)?;
     let store = open_store(&settings.data_dir).await?;
-    let images = Images::new(Arc::new(hub), Arc::clone(&store), fill_settings(&settings));
+    let images = Images::new(upstream, Arc::clone(&store), fill_settings(&settings));
     let images = Arc::new(images);
     let registry = Registry::new(Arc::clone(&images), store, registry_settings(&settings));
 
     announce(&settings, address);
-    if let Err(error) = images.resume().await {
+    // Offline they could only fail, and would be forgotten.
+    if !settings.offline
+        && let Err(error) = images.resume().await
+    {
         tracing::warn!(%error, "fills that were under way begin again when they are asked for");
     }
 
@@ -78,6 +80,16 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     images.shutdown().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Where files come from: the Hub's client, or nobody.
+fn upstream(settings: &Settings) -> Result<Arc<dyn Upstream>, Failure> {
+    if settings.offline {
+        return Ok(Arc::new(Offline));
+    }
+    let hub = HubClient::new(hub_settings(settings))
+        .map_err(|error| Failure::new("cannot reach the upstream").from(error))?;
+    Ok(Arc::new(hub))
 }
 
 /// Opens the store, away from the runtime's threads.
@@ -254,10 +266,12 @@ fn start_line(settings: &Settings, address: SocketAddr) -> String {
     let token = settings.upstream.token.is_some();
     match settings.log_format {
         LogFormat::Text => {
-            let who = if token { "with token" } else { "anonymous" };
-            format!(
-                "hf-oci {version} listening on {listen} · data {data} · upstream {upstream} ({who})"
-            )
+            let who = match (settings.offline, token) {
+                (true, _) => "none (offline)".to_owned(),
+                (false, true) => format!("{upstream} (with token)"),
+                (false, false) => format!("{upstream} (anonymous)"),
+            };
+            format!("hf-oci {version} listening on {listen} · data {data} · upstream {who}")
         }
         LogFormat::Json => {
             let now = humantime::format_rfc3339_micros(std::time::SystemTime::now());
@@ -271,6 +285,7 @@ fn start_line(settings: &Settings, address: SocketAddr) -> String {
                     "data_dir": data,
                     "upstream": upstream,
                     "token": token,
+                    "offline": settings.offline,
                 },
                 "target": "hf_oci::serve",
             });

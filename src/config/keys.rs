@@ -1,5 +1,8 @@
 //! The table of settings: one row a key. Flags, environment variables, the file's keys and the help are all read from it.
 
+/// The [`Key::value`] of settings that are on or off: their flags may stand without a value.
+pub const SWITCH: &str = "BOOL";
+
 /// A setting, as the command line, the environment and the file name it.
 #[derive(Debug)]
 pub struct Key {
@@ -27,6 +30,8 @@ pub const KEYS: &[Key] = &[
           help: "Folder of the cache, an OCI image layout [default: hf-oci in the platform's data folder]" },
     Key { path: "tag_ttl", flag: "tag-ttl", env: &["HF_OCI_TAG_TTL"], value: "TIME", default: Some("5m"),
           help: "How long a branch or tag is believed before the upstream is asked again" },
+    Key { path: "offline", flag: "offline", env: &["HF_OCI_OFFLINE", "HF_HUB_OFFLINE"], value: SWITCH, default: Some("false"),
+          help: "Serve what is cached and never ask the upstream" },
     Key { path: "log", flag: "log", env: &["HF_OCI_LOG"], value: "FILTER", default: Some("info"),
           help: "Level (error, warn, info, debug, trace) or a filter such as info,hf_oci::fill=debug" },
     Key { path: "log_format", flag: "log-format", env: &["HF_OCI_LOG_FORMAT"], value: "FORMAT", default: Some("text"),

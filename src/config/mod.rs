@@ -14,14 +14,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use keys::{KEYS, Key};
+pub use keys::{KEYS, Key, SWITCH};
 pub use source::{ConfigError, Environment, Flags, Place, Sources};
 pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 
 use crate::hub::{Endpoint, Token};
 use crate::image::Layout;
 
-use value::{Count, Time};
+use value::{Count, Switch, Time};
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// How long a branch or tag is believed before the upstream is asked again.
     pub tag_ttl: Duration,
+    /// Whether the upstream is never asked.
+    pub offline: bool,
     /// What is logged.
     pub log: LogFilter,
     /// In which form.
@@ -99,6 +101,7 @@ impl Settings {
             listen: listen(sources)?,
             data_dir: data_dir(sources)?,
             tag_ttl: time(sources, "tag_ttl", Duration::ZERO)?,
+            offline: required(sources, "offline", |_: &Switch| Ok(()))?.0,
             log: required(sources, "log", |_| Ok(()))?,
             log_format: required(sources, "log_format", |_| Ok(()))?,
             upstream: Upstream {

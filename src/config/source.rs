@@ -307,6 +307,7 @@ fn scalar(value: &DeValue<'_>) -> Result<String, String> {
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map(|number| number.to_string())
             .map_err(|_| "the number is too large".to_owned()),
+        DeValue::Boolean(on) => Ok(on.to_string()),
         other => Err(format!(
             "a string or a whole number is expected, not {}",
             other.type_str()

@@ -89,6 +89,22 @@ impl fmt::Display for Listen {
     }
 }
 
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switch(pub bool);
+
+impl FromStr for Switch {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(Self(true)),
+            "false" | "0" | "no" | "off" => Ok(Self(false)),
+            _ => Err(ValueError::new(text, "true or false")),
+        }
+    }
+}
+
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
@@ -320,6 +336,24 @@ mod tests {
                 listen.parse::<Listen>().expect(listen).local().to_string(),
                 local
             );
+        }
+    }
+
+    #[test]
+    fn switches_read_what_the_hubs_own_clients_read() {
+        for (text, on) in [("1", true), ("YES", true), ("On", true), ("true", true)] {
+            assert_eq!(text.parse(), Ok(Switch(on)), "{text}");
+        }
+        for (text, on) in [
+            ("0", false),
+            ("no", false),
+            ("OFF", false),
+            ("false", false),
+        ] {
+            assert_eq!(text.parse(), Ok(Switch(on)), "{text}");
+        }
+        for text in ["", "2", "maybe"] {
+            assert!(text.parse::<Switch>().is_err(), "{text}");
         }
     }
 

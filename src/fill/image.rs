@@ -145,7 +145,7 @@ async fn license(
     Ok(text.and_then(|text| image::license(&text)))
 }
 
-/// A small file of the commit, verified.
+/// A small file of the commit, verified. If its bytes are wrong it is fetched once more, then refused.
 async fn fetch(job: &Job, entry: &Entry) -> Result<Vec<u8>, Error> {
     let file = RemoteFile {
         repo: job.source.repo.clone(),
@@ -154,20 +154,21 @@ async fn fetch(job: &Job, entry: &Entry) -> Result<Vec<u8>, Error> {
         size: entry.size,
         content: entry.content,
     };
-    let mut body = job.shared.upstream.read(&file, 0..entry.size).await?;
-    let mut bytes = Vec::with_capacity(entry.size as usize);
-    while let Some(part) = body.next().await {
-        bytes.extend_from_slice(&part?);
+    for _ in 0..2 {
+        let mut body = job.shared.upstream.read(&file, 0..entry.size).await?;
+        let mut bytes = Vec::with_capacity(entry.size as usize);
+        while let Some(part) = body.next().await {
+            bytes.extend_from_slice(&part?);
+        }
+        if entry.content.is_of(&bytes) {
+            return Ok(bytes);
+        }
     }
-    if entry.content.is_of(&bytes) {
-        Ok(bytes)
-    } else {
-        Err(Error::new(
-            Kind::BadGateway,
-            format!(
-                "the upstream sent wrong bytes for {:?} of {}",
-                entry.path, file.repo
-            ),
-        ))
-    }
+    Err(Error::new(
+        Kind::BadGateway,
+        format!(
+            "the upstream sent wrong bytes for {:?} of {}",
+            entry.path, file.repo
+        ),
+    ))
 }

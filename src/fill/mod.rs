@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
-use crate::hub::Upstream;
+use crate::hub::{Upstream, UpstreamError};
 use crate::image::ImageName;
 use crate::image::Layout;
 use crate::oci::{Digest, Tag, spell_tag};
@@ -199,11 +199,18 @@ impl Images {
             }
             Err(error) => {
                 let known = self.shared.store.known_tags(name.repo());
-                if error.is_outage() && !known.is_empty() {
-                    tracing::warn!(%name, %error, outcome = "stale", "listing the cached tags");
-                    return Ok(known);
+                match (&error, known.is_empty()) {
+                    (UpstreamError::Offline, false) => Ok(known),
+                    (UpstreamError::Offline, true) => Err(Error::new(
+                        Kind::NameUnknown,
+                        format!("the server is offline and has nothing of {}", name.repo()),
+                    )),
+                    (_, false) if error.is_outage() => {
+                        tracing::warn!(%name, %error, outcome = "stale", "listing the cached tags");
+                        Ok(known)
+                    }
+                    _ => Err(error.into()),
                 }
-                Err(error.into())
             }
         }
     }

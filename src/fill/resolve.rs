@@ -68,7 +68,9 @@ impl Expiry<(ImageName, Tag), Answer> for Ttl {
             Ok(head) if head.fixed => COMMIT,
             Ok(_) => self.tag,
             Err(error) => match error.kind {
-                Kind::NameUnknown | Kind::ManifestUnknown | Kind::Denied => NEGATIVE,
+                Kind::NameUnknown | Kind::ManifestUnknown | Kind::Denied | Kind::Offline => {
+                    NEGATIVE
+                }
                 _ => Duration::ZERO,
             },
         })
@@ -113,7 +115,10 @@ async fn ask(shared: Arc<Shared>, name: ImageName, tag: Tag) -> Answer {
     let known = shared.store.reference(&name, &tag);
     let asked = meaning(&shared, &name, &tag);
     let Some(known) = known else {
-        return asked.await;
+        return match asked.await {
+            Err(error) if error.kind == Kind::Offline => offline(&shared, &name, &tag),
+            answer => answer,
+        };
     };
     let limit = shared.settings.revalidate;
     let outage = match tokio::time::timeout(limit, asked).await {
@@ -124,7 +129,13 @@ async fn ask(shared: Arc<Shared>, name: ImageName, tag: Tag) -> Answer {
             format!("the upstream did not answer within {} s", limit.as_secs()),
         ),
     };
-    tracing::warn!(%name, %tag, commit = %known.commit, error = %outage, outcome = "stale", "serving the last known image");
+    let outage = match outage.kind {
+        Kind::Offline => missing(&shared, &name, &tag),
+        _ => {
+            tracing::warn!(%name, %tag, commit = %known.commit, error = %outage, outcome = "stale", "serving the last known image");
+            outage
+        }
+    };
     Ok(Head {
         repo: known.repo,
         commit: known.commit,
@@ -137,8 +148,48 @@ async fn ask(shared: Arc<Shared>, name: ImageName, tag: Tag) -> Answer {
 const fn is_outage(error: &Error) -> bool {
     matches!(
         error.kind,
-        Kind::BadGateway | Kind::GatewayTimeout | Kind::TooManyRequests(_)
+        Kind::BadGateway | Kind::GatewayTimeout | Kind::TooManyRequests(_) | Kind::Offline
     )
+}
+
+/// What a tag that was never pulled means offline: a commit that it is or begins, if images of that are here.
+fn offline(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
+    let repo = name.repo();
+    let missing = missing(shared, name, tag);
+    let prefix = tag.as_str().to_ascii_lowercase();
+    let known = shared.store.known_commits(repo).into_iter();
+    let mut commits = known.filter(|c| is_hex(&prefix) && c.to_string().starts_with(&prefix));
+    match (commits.next(), commits.next()) {
+        (Some(commit), None) => Ok(Head {
+            repo: repo.clone(),
+            commit,
+            gated: false,
+            outage: Some(missing),
+            fixed: false,
+        }),
+        _ => Err(missing),
+    }
+}
+
+/// Says what is not here, and what is.
+fn missing(shared: &Shared, name: &ImageName, tag: &Tag) -> Error {
+    let tags = shared.store.known_tags(name.repo());
+    let shown: Vec<&str> = tags.iter().map(String::as_str).take(SHOWN).collect();
+    let known = match shown.as_slice() {
+        [] => format!("nothing of {} is here", name.repo()),
+        shown => format!("of {} it has {}", name.repo(), shown.join(", ")),
+    };
+    Error::new(
+        Kind::Offline,
+        format!(
+            "the server is offline and does not have {name}:{tag}; pull it while online or import it ({known})"
+        ),
+    )
+}
+
+/// Whether a text may be a commit or the beginning of one.
+fn is_hex(text: &str) -> bool {
+    (8..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The order of the grammar: the default branch, a commit or the unique beginning of one, a branch or tag of exactly this name, the same
@@ -182,8 +233,7 @@ fn head(resolved: Resolved, fixed: bool) -> Head {
 
 /// The one commit that 8 to 39 hex digits begin, if there is one; several are an error.
 async fn by_prefix(shared: &Shared, repo: &RepoId, text: &str) -> Result<Option<Commit>, Error> {
-    let hex = (8..40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if !hex {
+    if !is_hex(text) || text.len() == 40 {
         return Ok(None);
     }
     let prefix = text.to_ascii_lowercase();

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::stream::{self, Stream, StreamExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
@@ -29,7 +29,8 @@ pub(super) struct Source {
 
 /// The chunks of a layer from `from` on, in the order of its plan, read ahead in parallel. Dropping the stream ends the reads.
 ///
-/// Memory is taken piece by piece in the layer's order, before a piece's read begins.
+/// Memory and then a connection are taken piece by piece in the layer's order, before a piece's read begins: the piece that is wanted
+/// first always has both, also where an upstream gives the bytes of a file in their order only.
 pub(super) fn chunks(
     source: Source,
     plan: Arc<Plan>,
@@ -41,12 +42,12 @@ pub(super) fn chunks(
             let source = source.clone();
             async move {
                 let lens: Vec<u64> = lens(&range).collect();
-                let share = source.shared.memory.take(&lens).await;
-                (source, file, range, share)
+                let room = Room::take(&source, &lens).await;
+                (source, file, range, room)
             }
         })
-        .map(|(source, file, range, share)| {
-            let task = tokio::spawn(read(source, file, range, share));
+        .map(|(source, file, range, room)| {
+            let task = tokio::spawn(read(source, file, range, room));
             let task = AbortOnDropHandle::new(task);
             async move {
                 let lost = |_| Err(Error::new(Kind::Internal, "a read was lost"));
@@ -81,18 +82,32 @@ fn lens(range: &Range<u64>) -> impl Iterator<Item = u64> {
     (0..len.div_ceil(CHUNK)).map(move |at| (len - at * CHUNK).min(CHUNK))
 }
 
+/// What a read needs before it begins.
+struct Room {
+    share: Share,
+    _connection: OwnedSemaphorePermit,
+}
+
+impl Room {
+    async fn take(source: &Source, lens: &[u64]) -> Option<Self> {
+        let share = source.shared.memory.take(lens).await?;
+        let connections = Arc::clone(&source.connections);
+        let _connection = connections.acquire_owned().await.ok()?;
+        Some(Self { share, _connection })
+    }
+}
+
 /// Reads one piece into its buffers.
 async fn read(
     source: Source,
     file: Entry,
     range: Range<u64>,
-    share: Option<Share>,
+    room: Option<Room>,
 ) -> Result<Vec<Buffer>, Error> {
     let closed = || Error::new(Kind::Unavailable, "the server is stopping; ask again");
-    let mut share = share.ok_or_else(closed)?;
-    let _connection = source.connections.acquire().await.map_err(|_| closed())?;
+    let mut room = room.ok_or_else(closed)?;
     let mut buffers: Vec<Buffer> = lens(&range)
-        .map(|len| source.shared.memory.buffer(&mut share, len))
+        .map(|len| source.shared.memory.buffer(&mut room.share, len))
         .collect();
     let file = RemoteFile {
         repo: source.repo,

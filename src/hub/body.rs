@@ -12,52 +12,81 @@ use futures_util::stream::try_unfold;
 use moka::future::Cache;
 use reqwest::Url;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_RANGE};
+use tokio::time::sleep;
 
-use crate::repo::{Commit, ContentId, FilePath, RepoId};
+use crate::repo::ContentId;
 
 use super::endpoint::{encode_path, shown};
 use super::http::{Http, Lane, Reply};
 use super::refusal::About;
-use super::retry::Trouble;
+use super::retry::{Purpose, Trouble, dice};
+use super::sequence::{Key, Sequences, Turn};
 use super::{ByteStream, RemoteFile, UpstreamError, wire};
 
 /// Where each file's bytes were found last: the end of its redirects, a signed address perhaps.
-pub(super) type Locations = Cache<(RepoId, Commit, FilePath), Url>;
+pub(super) type Locations = Cache<Key, Url>;
+
+/// Refusals of a crowded host, one after the other, that are not counted as failures: enough to come down from 256 reads to one, while
+/// others keep it busy.
+const CROWDED: u32 = 16;
+
+/// What readers of one client share.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) http: Arc<Http>,
+    pub(super) locations: Locations,
+    pub(super) sequences: Sequences,
+}
 
 /// A range being read.
 pub(super) struct Reader {
-    http: Arc<Http>,
-    locations: Locations,
+    place: Place,
+    key: Key,
     file: RemoteFile,
     /// What is still to be yielded.
     want: Range<u64>,
+    /// Whether that was the whole file at the beginning: then it does not matter if the server ignores ranges.
+    whole: bool,
     open: Option<Open>,
+    /// The turn, where the file is read in one stream. It outlives the connections.
+    turn: Option<Turn>,
     /// Failed attempts since the last byte.
     failures: u32,
+    /// Refusals of a crowded host since the last byte.
+    crowded: u32,
 }
 
 /// A body that is being read.
-struct Open {
+pub(super) struct Open {
     reply: Reply,
-    /// Bytes to throw away first: the server ignored the range.
-    skip: u64,
+    /// Bytes to throw away first: nobody wants them.
+    pub(super) skip: u64,
+    /// What came and is not yet given.
+    ahead: Bytes,
+}
+
+/// How an attempt to open a body ended well.
+enum Attempt {
+    Opened(Open),
+    /// A range was asked for, and the whole file comes.
+    Ignored(Open),
+    /// Meanwhile the file is known to come as a whole only.
+    Known,
 }
 
 impl Reader {
     /// A reader of `want`, which lies inside the file and is not empty.
-    pub(super) fn new(
-        http: Arc<Http>,
-        locations: Locations,
-        file: RemoteFile,
-        want: Range<u64>,
-    ) -> Self {
+    pub(super) fn new(place: Place, file: RemoteFile, want: Range<u64>) -> Self {
         Self {
-            http,
-            locations,
+            place,
+            key: (file.repo.clone(), file.commit, file.path.clone()),
+            whole: want == (0..file.size),
             file,
             want,
             open: None,
+            turn: None,
             failures: 0,
+            crowded: 0,
         }
     }
 
@@ -75,18 +104,12 @@ impl Reader {
                 None => self.connect().await?,
             };
             match open.next().await {
-                Ok(Some(bytes)) => {
-                    let bytes = self.take(bytes);
-                    self.open = Some(open);
-                    return Ok(Some((bytes, self)));
-                }
+                Ok(Some(bytes)) => return Ok(Some((self.take(bytes, open), self))),
                 Ok(None) => {
                     let place = shown(&open.reply.url);
                     drop(open);
-                    self.failed(Trouble::Unreachable(format!(
-                        "{place}: the body ended early"
-                    )))
-                    .await?;
+                    let trouble = Trouble::Unreachable(format!("{place}: the body ended early"));
+                    self.failed(trouble).await?;
                 }
                 Err(trouble) => {
                     // Its permit and connection are free while we wait.
@@ -98,42 +121,81 @@ impl Reader {
         Ok(None)
     }
 
-    /// As many of `bytes` as are wanted.
-    fn take(&mut self, mut bytes: Bytes) -> Bytes {
+    /// As many of `bytes` as are wanted. The body goes on, or to the next reader of its file if this one has all it wants.
+    fn take(&mut self, mut bytes: Bytes, mut open: Open) -> Bytes {
         let left = usize::try_from(self.want.end - self.want.start).unwrap_or(usize::MAX);
-        bytes.truncate(left);
+        open.ahead = bytes.split_off(left.min(bytes.len()));
         self.want.start += bytes.len() as u64;
-        self.failures = 0;
+        (self.failures, self.crowded) = (0, 0);
+        if !self.want.is_empty() {
+            self.open = Some(open);
+        } else if let Some(turn) = self.turn.take()
+            && self.want.end < self.file.size
+        {
+            open.reply.release();
+            turn.park(open);
+        }
         bytes
     }
 
     async fn failed(&mut self, trouble: Trouble) -> Result<(), UpstreamError> {
+        let http = &self.place.http;
+        if matches!(trouble, Trouble::Crowded(_)) && self.crowded < CROWDED {
+            self.crowded += 1;
+            sleep(http.policy.backoff(self.crowded, dice())).await;
+            return Ok(());
+        }
         self.failures += 1;
-        self.http.wait(self.failures, trouble).await
+        http.wait(Purpose::Fill, self.failures, trouble).await
     }
 
     /// A body that goes on where we are, after as many attempts as the policy allows.
     async fn connect(&mut self) -> Result<Open, UpstreamError> {
         loop {
+            if let Some(open) = self.take_turn().await {
+                return Ok(open);
+            }
             match self.attempt().await {
-                Ok(open) => return Ok(open),
+                Ok(Attempt::Opened(open)) => return Ok(open),
+                Ok(Attempt::Ignored(open)) => self.offer(open).await,
+                Ok(Attempt::Known) => {}
                 Err(trouble) => self.failed(trouble).await?,
             }
         }
     }
 
-    async fn attempt(&self) -> Result<Open, Trouble> {
-        let key = (
-            self.file.repo.clone(),
-            self.file.commit,
-            self.file.path.clone(),
-        );
+    /// Waits for its turn if the file is read in one stream. Gives the body that it takes over, if there is one.
+    async fn take_turn(&mut self) -> Option<Open> {
+        if self.whole || self.turn.is_some() {
+            return None;
+        }
+        let sequence = self.place.sequences.get(&self.key).await?;
+        let (turn, open) = sequence.turn(&self.want).await;
+        self.turn = Some(turn);
+        let mut open = open?;
+        self.place.http.readmit(&mut open.reply).await.ok()?;
+        Some(open)
+    }
+
+    /// Leaves a body of the whole file to the reader that is first.
+    async fn offer(&self, mut open: Open) {
+        let sequence = self.place.sequences.mark(&self.key).await;
+        open.skip = 0;
+        open.reply.release();
+        sequence.offer(open);
+    }
+
+    async fn attempt(&self) -> Result<Attempt, Trouble> {
         // Of many that want this file at once one asks the Hub where it is, and its answer is already the body it wants.
         let mut asked = None;
-        let location = self
-            .locations
-            .try_get_with(key.clone(), async {
+        let locations = &self.place.locations;
+        let location = locations
+            .try_get_with_by_ref(&self.key, async {
                 let reply = self.locate().await?;
+                if self.is_ignored(&reply) {
+                    // Before the others go on and ask for their ranges.
+                    self.place.sequences.mark(&self.key).await;
+                }
                 let url = reply.url.clone();
                 asked = Some(reply);
                 Ok::<_, Trouble>(url)
@@ -142,18 +204,35 @@ impl Reader {
             .map_err(|trouble| Trouble::clone(&trouble))?;
         let reply = match asked {
             Some(reply) => reply,
+            None if self.is_overtaken().await => return Ok(Attempt::Known),
             None => match self.ask(location.clone()).await {
-                Err(trouble @ Trouble::Expired(_)) => {
+                Err(trouble @ (Trouble::Expired(_) | Trouble::Crowded(_))) => {
                     // Others may have renewed it meanwhile; theirs stays.
-                    if self.locations.get(&key).await.as_ref() == Some(&location) {
-                        self.locations.invalidate(&key).await;
+                    if locations.get(&self.key).await.as_ref() == Some(&location) {
+                        locations.invalidate(&self.key).await;
                     }
                     return Err(trouble);
                 }
                 other => other?,
             },
         };
-        self.check(reply)
+        let ignored = self.is_ignored(&reply);
+        let open = self.check(reply)?;
+        Ok(match ignored {
+            true => Attempt::Ignored(open),
+            false => Attempt::Opened(open),
+        })
+    }
+
+    /// Whether the file is known to come as a whole only, since this reader asked itself last.
+    async fn is_overtaken(&self) -> bool {
+        let alone = self.whole || self.turn.is_some();
+        !alone && self.place.sequences.get(&self.key).await.is_some()
+    }
+
+    /// Whether a reader that wants a part and has no turn is given the whole file.
+    fn is_ignored(&self, reply: &Reply) -> bool {
+        reply.status() == 200 && !self.whole && self.turn.is_none()
     }
 
     /// Asks the Hub for the file and follows to where it is.
@@ -165,43 +244,65 @@ impl Reader {
             file.commit,
             encode_path(file.path.as_str())
         );
-        let url = self.http.endpoint.url(&path, None);
-        let mut reply = self.request(url).await?;
+        let url = self.place.http.endpoint.url(&path, None);
+        let range = self.range_header();
+        let http = &self.place.http;
+        let mut reply = http
+            .get(Lane::Content, Purpose::Fill, url, range.as_deref())
+            .await?;
+        reply.check_transient()?;
         if reply.is_success() {
             return Ok(reply);
         }
         if reply.status() == 416 {
             return Err(self.broken(&reply, "it is shorter than listed"));
         }
-        if !self.http.endpoint.owns(&reply.url) {
-            return Err(expired(&reply));
+        if !self.place.http.endpoint.owns(&reply.url) {
+            return Err(self.refused(&reply));
         }
-        let error = self.http.refused(&mut reply, About::File(file)).await;
+        let error = self.place.http.refused(&mut reply, About::File(file)).await;
         Err(Trouble::Final(error))
     }
 
     /// Asks for the bytes at an address that was good before.
     async fn ask(&self, location: Url) -> Result<Reply, Trouble> {
-        let reply = self.request(location).await?;
+        let http = &self.place.http;
+        let range = self.range_header();
+        let reply = http
+            .get(Lane::Content, Purpose::Fill, location, range.as_deref())
+            .await?;
+        match reply.check_transient() {
+            Ok(()) => {}
+            Err(Trouble::Limited(None)) if reply.is_crowded() => return Err(crowded(&reply)),
+            Err(_) if reply.status() == 503 && reply.is_crowded() => return Err(crowded(&reply)),
+            Err(trouble) => return Err(trouble),
+        }
         match reply.status() {
             _ if reply.is_success() => Ok(reply),
             416 => Err(self.broken(&reply, "it is shorter than listed")),
-            _ => Err(expired(&reply)),
+            _ => Err(self.refused(&reply)),
         }
     }
 
-    async fn request(&self, url: Url) -> Result<Reply, Trouble> {
-        let range = self.range_header();
-        let reply = self.http.get(Lane::Content, url, range.as_deref()).await?;
-        reply.check_transient()?;
-        Ok(reply)
+    /// A host's no to an address that was good. The first time it may have expired; after that it may be one read too many.
+    fn refused(&self, reply: &Reply) -> Trouble {
+        let what = format!("{} answered {}", shown(&reply.url), reply.status());
+        match reply.status() {
+            403 if self.failures + self.crowded > 0 && reply.is_crowded() => Trouble::Crowded(what),
+            _ => Trouble::Expired(what),
+        }
     }
 
     /// A small file is asked for as a whole; a range of it is answered worse by some servers, and never better.
     fn range_header(&self) -> Option<String> {
         let whole = self.want == (0..self.file.size);
         let small = matches!(self.file.content, ContentId::Git(_));
-        (!(whole && small)).then(|| format!("bytes={}-{}", self.want.start, self.want.end - 1))
+        // A body that others take over has to lead to the end.
+        let end = match self.turn {
+            Some(_) => self.file.size,
+            None => self.want.end,
+        };
+        (!(whole && small)).then(|| format!("bytes={}-{}", self.want.start, end - 1))
     }
 
     /// Whether the answer is about the bytes we want, and where in its body they begin.
@@ -217,7 +318,7 @@ impl Reader {
                 let range = reply.header(CONTENT_RANGE).and_then(wire::content_range);
                 match range {
                     Some((first, _, total)) if first == self.want.start && total == size => {
-                        Ok(Open { reply, skip: 0 })
+                        Ok(Open::new(reply, 0))
                     }
                     _ => {
                         let got = reply.header(CONTENT_RANGE).unwrap_or("nothing");
@@ -235,10 +336,7 @@ impl Reader {
                 let why = format!("it is {length} bytes long, and was listed with {size}");
                 Err(self.broken(&reply, &why))
             }
-            200 => Ok(Open {
-                skip: self.want.start,
-                reply,
-            }),
+            200 => Ok(Open::new(reply, self.want.start)),
             status => Err(self.broken(&reply, &format!("the answer is a {status}"))),
         }
     }
@@ -254,9 +352,24 @@ impl Reader {
 }
 
 impl Open {
+    fn new(reply: Reply, skip: u64) -> Self {
+        Self {
+            reply,
+            skip,
+            ahead: Bytes::new(),
+        }
+    }
+
     /// The next bytes that are wanted; None at the end of the body.
     async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
-        while let Some(mut chunk) = self.reply.chunk().await? {
+        loop {
+            let mut chunk = std::mem::take(&mut self.ahead);
+            if chunk.is_empty() {
+                match self.reply.chunk().await? {
+                    Some(next) => chunk = next,
+                    None => return Ok(None),
+                }
+            }
             let skipped = self.skip.min(chunk.len() as u64);
             self.skip -= skipped;
             chunk.advance(usize::try_from(skipped).unwrap_or(chunk.len()));
@@ -264,10 +377,9 @@ impl Open {
                 return Ok(Some(chunk));
             }
         }
-        Ok(None)
     }
 }
 
-fn expired(reply: &Reply) -> Trouble {
-    Trouble::Expired(format!("{} answered {}", shown(&reply.url), reply.status()))
+fn crowded(reply: &Reply) -> Trouble {
+    Trouble::Crowded(format!("{} answered {}", shown(&reply.url), reply.status()))
 }

@@ -13,11 +13,12 @@ use reqwest::Url;
 
 use crate::repo::{Commit, RepoId, Snapshot};
 
-use super::body::{Locations, Reader};
+use super::body::{Locations, Place, Reader};
 use super::endpoint::{Endpoint, encode_revision};
 use super::http::{Answer, Http};
 use super::refusal::About;
-use super::retry::Policy;
+use super::retry::{Policy, Purpose};
+use super::sequence::Sequences;
 use super::token::Token;
 use super::{ByteStream, Refs, RemoteFile, Resolved, Upstream, UpstreamError, tls, wire};
 
@@ -47,6 +48,11 @@ pub struct HubSettings {
     pub connect: Duration,
     /// Attempts after the first; for content counted from the last byte that came.
     pub retries: u32,
+    /// The pause before the second attempt, about; it doubles with each further one.
+    pub backoff: Duration,
+    /// The longest that a fill waits at the wish of the upstream's rate limit. If that wants more, the fill ends and its clients are
+    /// told how long. Questions before a fill wait for 20 s at most.
+    pub patience: Duration,
     /// The `User-Agent` header.
     pub user_agent: String,
 }
@@ -60,6 +66,8 @@ impl Default for HubSettings {
             stall: Duration::from_secs(30),
             connect: Duration::from_secs(10),
             retries: 5,
+            backoff: Duration::from_millis(300),
+            patience: Duration::from_secs(300),
             user_agent: concat!("hf-oci/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -77,6 +85,7 @@ pub struct HubClient {
     /// Folded ids to the canonical ones.
     canonical: Cache<RepoId, RepoId>,
     locations: Locations,
+    sequences: Sequences,
 }
 
 /// What an upstream says about a repository's named revisions.
@@ -90,7 +99,11 @@ enum Named {
 impl HubClient {
     /// Makes the client. No request is sent. The proxy variables (`HTTPS_PROXY`, `NO_PROXY`, …) are honoured.
     pub fn new(settings: HubSettings) -> Result<Self, SetupError> {
-        let policy = Policy::new(settings.retries);
+        let policy = Policy {
+            base: settings.backoff,
+            patience: settings.patience,
+            ..Policy::new(settings.retries)
+        };
         Self::with_policy(settings, policy)
     }
 
@@ -114,6 +127,7 @@ impl HubClient {
                 .max_capacity(10_000)
                 .time_to_live(Duration::from_secs(600))
                 .build(),
+            sequences: Sequences::new(),
         })
     }
 
@@ -162,7 +176,7 @@ impl HubClient {
         let path = format!("/api/{}", repo.kind().api());
         let url = self.http.endpoint.url(&path, Some(&query));
         // Asked once: this is a guess, and a mirror without a search has its own way to say so.
-        let Ok(answer) = self.http.once(url, MAX_ANSWER).await else {
+        let Ok(answer) = self.http.once(Purpose::Answer, url, MAX_ANSWER).await else {
             return Ok(None);
         };
         let found = match answer.ok(About::Repo(repo)) {
@@ -207,14 +221,14 @@ impl HubClient {
             }
         };
         let url = self.api(repo, &rest, None);
-        let answer = self.http.call(url, MAX_ANSWER).await?;
+        let answer = self.http.call(Purpose::Answer, url, MAX_ANSWER).await?;
         wire::resolved(&answer.ok(about)?, repo)
     }
 
     async fn access_to(&self, repo: &RepoId) -> Result<(), UpstreamError> {
         let repo = self.spelling(repo).await;
         let url = self.api(&repo, "/auth-check", None);
-        let answer = self.http.call(url, MAX_ANSWER).await?;
+        let answer = self.http.call(Purpose::Answer, url, MAX_ANSWER).await?;
         if answer.is_absent() && !self.http.endpoint.is_hub() {
             // A mirror without this call: the content itself will answer.
             return Ok(());
@@ -240,7 +254,7 @@ impl HubClient {
     ) -> Result<(RepoId, Named), UpstreamError> {
         let asked = self.spelling(repo).await;
         let url = self.api(&asked, "/refs", query);
-        let answer = self.http.call(url, MAX_ANSWER).await?;
+        let answer = self.http.call(Purpose::Answer, url, MAX_ANSWER).await?;
         let error = match answer.ok(About::Repo(&asked)) {
             Ok(body) => return Ok((asked, Named::Listed(body))),
             Err(error) => error,
@@ -253,7 +267,7 @@ impl HubClient {
         let found = self.resolve_any(repo, None).await?;
         if found.repo != asked {
             let url = self.api(&found.repo, "/refs", query);
-            let answer = self.http.call(url, MAX_ANSWER).await?;
+            let answer = self.http.call(Purpose::Answer, url, MAX_ANSWER).await?;
             if let Ok(body) = answer.ok(About::Repo(&found.repo)) {
                 return Ok((found.repo, Named::Listed(body)));
             }
@@ -286,7 +300,7 @@ impl HubClient {
         let mut next = Some(self.api(repo, &format!("/commits/{branch}"), None));
         for _ in 0..MAX_HISTORY {
             let Some(url) = next else { break };
-            let answer = self.http.call(url, MAX_ANSWER).await?;
+            let answer = self.http.call(Purpose::Answer, url, MAX_ANSWER).await?;
             if answer.is_absent() {
                 break;
             }
@@ -306,7 +320,7 @@ impl HubClient {
         let mut next = Some(self.api(&repo, &rest, Some("recursive=true")));
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { break };
-            let answer = self.http.call(url, MAX_PAGE).await?;
+            let answer = self.http.call(Purpose::Fill, url, MAX_PAGE).await?;
             files.append(&mut wire::files(&answer.ok(about)?, &repo, commit)?);
             next = self.next_page(&answer, &repo)?;
             if files.len() > MAX_FILES {
@@ -346,10 +360,12 @@ impl HubClient {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        let (http, locations) = (Arc::clone(&self.http), self.locations.clone());
-        Reader::new(http, locations, file.clone(), range)
-            .start()
-            .await
+        let place = Place {
+            http: Arc::clone(&self.http),
+            locations: self.locations.clone(),
+            sequences: self.sequences.clone(),
+        };
+        Reader::new(place, file.clone(), range).start().await
     }
 }
 

@@ -57,6 +57,12 @@ impl Endpoint {
         self.origin.origin() == url.origin()
     }
 
+    /// Whether `url` is a call of this endpoint's API. Content that it serves from beneath `/api/` is none.
+    pub(super) fn is_api(&self, url: &Url) -> bool {
+        let path = self.strip(url.path());
+        self.owns(url) && path.starts_with("/api/") && !path.starts_with("/api/resolve-cache/")
+    }
+
     /// The address of the next page: the path and query of `link` at this endpoint, whatever host it names.
     pub(super) fn rehome(&self, current: &Url, link: &str) -> Option<Url> {
         let link = current.join(link).ok()?;

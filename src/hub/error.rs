@@ -56,6 +56,9 @@ pub enum UpstreamError {
     /// An answer that breaks the protocol, or bytes that are not the ones listed.
     #[error("the upstream gave a wrong answer: {0}")]
     Broken(String),
+    /// The server is offline by its owner's wish: nobody was asked.
+    #[error("the server is offline")]
+    Offline,
     /// The listing has content that no image can hold.
     #[error("{repo} cannot be an image: {error}")]
     Content {

@@ -17,8 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::endpoint::{Endpoint, shown};
+use super::pace::{Pace, Route, Slot};
 use super::refusal::{About, Refusal};
-use super::retry::{Policy, Trouble, dice, is_transient, wait_asked};
+use super::retry::{Policy, Purpose, Trouble, dice, is_transient, wait_asked};
 use super::token::Token;
 use super::{UpstreamError, wire};
 
@@ -48,14 +49,25 @@ pub(super) struct Http {
     token: Option<Token>,
     calls: Arc<Semaphore>,
     content: Arc<Semaphore>,
+    pace: Pace,
     stall: Duration,
 }
 
-/// An answer whose body has not been read. Its permit is given back when it is dropped.
+/// An answer whose body has not been read. Its admission is given back when it is dropped.
 pub(super) struct Reply {
     pub(super) url: Url,
     response: Response,
     stall: Duration,
+    route: Arc<Route>,
+    /// The longest pause that a 429 of this request may impose on its route.
+    patience: Duration,
+    admission: Option<Admission>,
+}
+
+/// The right to have a request under way.
+struct Admission {
+    /// Of the host that is asked, if the request is for content.
+    slot: Option<Slot>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -86,6 +98,7 @@ impl Http {
             token,
             calls: Arc::new(Semaphore::new(CALLS)),
             content: Arc::new(Semaphore::new(content)),
+            pace: Pace::new(content),
             stall,
         }
     }
@@ -94,11 +107,13 @@ impl Http {
     pub(super) async fn get(
         &self,
         lane: Lane,
+        purpose: Purpose,
         url: Url,
         range: Option<&str>,
     ) -> Result<Reply, Trouble> {
-        let permit = self.permit(lane).await?;
         let mut url = url;
+        let mut route = self.ready(purpose, &url).await?;
+        let mut admission = self.admit(lane, &route).await?;
         for _ in 0..=HOPS {
             let response = self.hop(&url, range).await?;
             let Some(location) = redirect(&response) else {
@@ -106,13 +121,51 @@ impl Http {
                     url,
                     response,
                     stall: self.stall,
-                    _permit: permit,
+                    route,
+                    patience: self.policy.patience,
+                    admission: Some(admission),
                 });
             };
             let next = self.endpoint.follow(&url, &location);
             url = next.map_err(|why| broken(&url, why))?;
+            let next = self.ready(purpose, &url).await?;
+            if lane == Lane::Content && !Arc::ptr_eq(&next, &route) {
+                admission.slot = None;
+                admission.slot = Some(next.enter().await);
+            }
+            route = next;
         }
         Err(broken(&url, "it redirects without end"))
+    }
+
+    /// Waits until the route of an address may be asked.
+    async fn ready(&self, purpose: Purpose, url: &Url) -> Result<Arc<Route>, Trouble> {
+        let route = self.pace.route(&self.endpoint, url);
+        let patience = self.policy.patience(purpose);
+        match route.ready(patience).await {
+            Ok(()) => Ok(route),
+            Err(left) => Err(Trouble::Limited(Some(left))),
+        }
+    }
+
+    /// The host's slot comes first: those who wait for it keep nobody from asking other hosts.
+    async fn admit(&self, lane: Lane, route: &Arc<Route>) -> Result<Admission, Trouble> {
+        let slot = match lane {
+            Lane::Calls => None,
+            Lane::Content => Some(route.enter().await),
+        };
+        Ok(Admission {
+            slot,
+            _permit: self.permit(lane).await?,
+        })
+    }
+
+    /// Lets a body go on that was [released](Reply::release).
+    pub(super) async fn readmit(&self, reply: &mut Reply) -> Result<(), Trouble> {
+        if reply.admission.is_none() {
+            reply.admission = Some(self.admit(Lane::Content, &reply.route).await?);
+        }
+        Ok(())
     }
 
     async fn permit(&self, lane: Lane) -> Result<OwnedSemaphorePermit, Trouble> {
@@ -152,21 +205,31 @@ impl Http {
     }
 
     /// Asks for metadata until there is an answer or the policy ends. The body has at most `limit` bytes.
-    pub(super) async fn call(&self, url: Url, limit: usize) -> Result<Answer, UpstreamError> {
+    pub(super) async fn call(
+        &self,
+        purpose: Purpose,
+        url: Url,
+        limit: usize,
+    ) -> Result<Answer, UpstreamError> {
         let mut failures = 0;
         loop {
-            let trouble = match self.once(url.clone(), limit).await {
+            let trouble = match self.once(purpose, url.clone(), limit).await {
                 Ok(answer) => return Ok(answer),
                 Err(trouble) => trouble,
             };
             failures += 1;
-            self.wait(failures, trouble).await?;
+            self.wait(purpose, failures, trouble).await?;
         }
     }
 
     /// Asks for metadata one time.
-    pub(super) async fn once(&self, url: Url, limit: usize) -> Result<Answer, Trouble> {
-        let mut reply = self.get(Lane::Calls, url, None).await?;
+    pub(super) async fn once(
+        &self,
+        purpose: Purpose,
+        url: Url,
+        limit: usize,
+    ) -> Result<Answer, Trouble> {
+        let mut reply = self.get(Lane::Calls, purpose, url, None).await?;
         reply.check_transient()?;
         let (status, token) = (reply.status(), self.token_for(&reply.url).is_some());
         let limit = if reply.is_success() {
@@ -191,8 +254,13 @@ impl Http {
     }
 
     /// Sleeps before the next attempt, or gives the error when there is to be none.
-    pub(super) async fn wait(&self, failures: u32, trouble: Trouble) -> Result<(), UpstreamError> {
-        let Some(pause) = self.policy.pause(failures, &trouble, dice()) else {
+    pub(super) async fn wait(
+        &self,
+        purpose: Purpose,
+        failures: u32,
+        trouble: Trouble,
+    ) -> Result<(), UpstreamError> {
+        let Some(pause) = self.policy.pause(purpose, failures, &trouble, dice()) else {
             return Err(trouble.into_error());
         };
         tracing::debug!(failures, ?pause, ?trouble, "asking the upstream again");
@@ -238,10 +306,11 @@ impl Reply {
         match self.status() {
             429 => {
                 let limit = self.header(HeaderName::from_static("ratelimit"));
-                Err(Trouble::Limited(wait_asked(
-                    self.header(RETRY_AFTER),
-                    limit,
-                )))
+                let wait = wait_asked(self.header(RETRY_AFTER), limit);
+                if let Some(wait) = wait {
+                    self.route.pause(wait, self.patience);
+                }
+                Err(Trouble::Limited(wait))
             }
             status if is_transient(status) => Err(Trouble::Unreachable(format!(
                 "{} answered {status}",
@@ -249,6 +318,17 @@ impl Reply {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// The host refused this body, though the request was good. Says whether others ran beside it: from now on fewer do.
+    pub(super) fn is_crowded(&self) -> bool {
+        let slot = self.admission.as_ref().and_then(|a| a.slot.as_ref());
+        slot.is_some_and(Slot::refused)
+    }
+
+    /// Gives back the permits of a body that nobody reads for now.
+    pub(super) fn release(&mut self) {
+        self.admission = None;
     }
 
     /// The next bytes of the body; None at its end.

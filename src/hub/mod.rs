@@ -5,8 +5,11 @@ mod client;
 mod endpoint;
 mod error;
 mod http;
+mod offline;
+mod pace;
 mod refusal;
 mod retry;
+mod sequence;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -24,6 +27,7 @@ use crate::repo::{Commit, ContentId, FilePath, RepoId, Snapshot};
 pub use client::{HubClient, HubSettings, SetupError};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::UpstreamError;
+pub use offline::Offline;
 pub use token::{Token, TokenError};
 
 /// The bytes of a range, in order. It yields exactly as many bytes as were asked for, or ends with one error.

@@ -15,6 +15,8 @@ pub(super) enum Trouble {
     Limited(Option<Duration>),
     /// The address that the Hub once gave is no longer good: ask the Hub for a new one.
     Expired(String),
+    /// A host refused one of several parallel reads, and is asked for fewer from now on.
+    Crowded(String),
     /// Asking again gives the same.
     Final(UpstreamError),
 }
@@ -23,7 +25,9 @@ impl Trouble {
     /// What the caller is told after the last attempt.
     pub(super) fn into_error(self) -> UpstreamError {
         match self {
-            Self::Unreachable(what) | Self::Expired(what) => UpstreamError::Unavailable(what),
+            Self::Unreachable(what) | Self::Expired(what) | Self::Crowded(what) => {
+                UpstreamError::Unavailable(what)
+            }
             Self::Stalled(what) => UpstreamError::Timeout(what),
             Self::Limited(retry_after) => UpstreamError::RateLimited { retry_after },
             Self::Final(error) => error,
@@ -40,8 +44,19 @@ pub(super) struct Policy {
     pub(super) base: Duration,
     /// The longest pause of our own choosing.
     pub(super) cap: Duration,
-    /// The longest pause at the upstream's wish. If it wants more, the caller is told.
+    /// The longest pause at the upstream's wish while an image is filled. If it wants more, the caller is told.
     pub(super) patience: Duration,
+    /// The same for questions before a fill, when somebody waits for the first byte of an answer.
+    pub(super) hurry: Duration,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A question whose answer somebody waits for.
+    Answer,
+    /// An image that is being filled.
+    Fill,
 }
 
 impl Policy {
@@ -51,18 +66,33 @@ impl Policy {
             retries,
             base: Duration::from_millis(300),
             cap: Duration::from_secs(15),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(300),
+            hurry: Duration::from_secs(20),
+        }
+    }
+
+    /// The longest pause at the upstream's wish.
+    pub(super) fn patience(&self, purpose: Purpose) -> Duration {
+        match purpose {
+            Purpose::Answer => self.hurry.min(self.patience),
+            Purpose::Fill => self.patience,
         }
     }
 
     /// How long to wait before the next attempt, after `failures` (1 or more) in a row; None: give up. `dice` is any number, for the jitter.
-    pub(super) fn pause(&self, failures: u32, trouble: &Trouble, dice: u64) -> Option<Duration> {
+    pub(super) fn pause(
+        &self,
+        purpose: Purpose,
+        failures: u32,
+        trouble: &Trouble,
+        dice: u64,
+    ) -> Option<Duration> {
         if failures > self.retries {
             return None;
         }
         match trouble {
             Trouble::Final(_) => None,
-            Trouble::Limited(Some(wait)) if *wait > self.patience => None,
+            Trouble::Limited(Some(wait)) if *wait > self.patience(purpose) => None,
             // Never earlier than asked, and not all at the same instant.
             Trouble::Limited(Some(wait)) => Some(*wait + jitter(self.base, dice)),
             Trouble::Expired(_) if failures == 1 => Some(Duration::ZERO),
@@ -71,7 +101,7 @@ impl Policy {
     }
 
     /// Half to all of `base · 2^(failures - 1)`, at most `cap`.
-    fn backoff(&self, failures: u32, dice: u64) -> Duration {
+    pub(super) fn backoff(&self, failures: u32, dice: u64) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);
         let full = self.base.saturating_mul(1 << doublings).min(self.cap);
         full / 2 + jitter(full / 2, dice)
@@ -158,35 +188,46 @@ mod tests {
         let policy = policy();
         for (failures, full) in [(1, 300), (2, 600), (3, 1200), (5, 4800)] {
             for dice in [0, 1, 12345, u64::MAX] {
-                let pause = policy.pause(failures, &broken(), dice).expect("a pause");
+                let pause = policy
+                    .pause(Purpose::Fill, failures, &broken(), dice)
+                    .expect("a pause");
                 let full = Duration::from_millis(full);
                 assert!(pause >= full / 2 && pause <= full, "{failures} {pause:?}");
             }
         }
-        assert_eq!(policy.pause(6, &broken(), 0), None);
-        assert!(Policy::new(99).pause(99, &broken(), u64::MAX) <= Some(policy.cap));
+        assert_eq!(policy.pause(Purpose::Fill, 6, &broken(), 0), None);
+        assert!(Policy::new(99).pause(Purpose::Fill, 99, &broken(), u64::MAX) <= Some(policy.cap));
     }
 
     #[test]
     fn a_limit_is_waited_for_within_patience() {
         let policy = policy();
         let limited = |s| Trouble::Limited(Some(Duration::from_secs(s)));
-        assert!(policy.pause(1, &limited(60), 7) >= Some(Duration::from_secs(60)));
-        assert_eq!(policy.pause(1, &limited(61), 7), None);
-        assert!(policy.pause(1, &Trouble::Limited(None), 7).is_some());
+        assert!(policy.pause(Purpose::Fill, 1, &limited(300), 7) >= Some(Duration::from_secs(300)));
+        assert_eq!(policy.pause(Purpose::Fill, 1, &limited(301), 7), None);
+        assert!(policy.pause(Purpose::Answer, 1, &limited(20), 7).is_some());
+        assert_eq!(policy.pause(Purpose::Answer, 1, &limited(21), 7), None);
+        assert!(
+            policy
+                .pause(Purpose::Fill, 1, &Trouble::Limited(None), 7)
+                .is_some()
+        );
     }
 
     #[test]
     fn an_expired_address_is_renewed_at_once_and_then_with_pauses() {
         let expired = Trouble::Expired("x".into());
-        assert_eq!(policy().pause(1, &expired, 7), Some(Duration::ZERO));
-        assert!(policy().pause(2, &expired, 7) >= Some(Duration::from_millis(300)));
+        assert_eq!(
+            policy().pause(Purpose::Fill, 1, &expired, 7),
+            Some(Duration::ZERO)
+        );
+        assert!(policy().pause(Purpose::Fill, 2, &expired, 7) >= Some(Duration::from_millis(300)));
     }
 
     #[test]
     fn what_cannot_change_is_not_asked_again() {
         let end = Trouble::Final(UpstreamError::Broken("x".into()));
-        assert_eq!(policy().pause(1, &end, 0), None);
+        assert_eq!(policy().pause(Purpose::Fill, 1, &end, 0), None);
     }
 
     #[test]

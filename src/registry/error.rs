@@ -23,6 +23,7 @@ pub const fn status(kind: Kind) -> (StatusCode, &'static str) {
         Kind::Denied => (StatusCode::FORBIDDEN, "DENIED"),
         Kind::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
         Kind::ManifestUnknown => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+        Kind::Offline => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
         Kind::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
         Kind::ManifestInvalid => (StatusCode::UNPROCESSABLE_ENTITY, "MANIFEST_INVALID"),
         Kind::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),

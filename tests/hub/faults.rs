@@ -35,6 +35,8 @@ pub enum Effect {
         /// Seconds.
         t: u64,
     },
+    /// Answers with this status if more than so many requests are under way at this origin.
+    Crowd(u64, u16),
     /// Waits before the headers.
     Delay(Duration),
     /// Waits before the headers until `Hub::release` is called with this name.
@@ -81,6 +83,7 @@ pub struct Fault {
     starts: Option<Range<u64>>,
     when: When,
     seen: u64,
+    hits: u64,
     effects: Vec<Effect>,
 }
 
@@ -95,6 +98,7 @@ impl Fault {
             starts: None,
             when: When::Every,
             seen: 0,
+            hits: 0,
             effects: Vec::new(),
         }
     }
@@ -162,6 +166,7 @@ impl Fault {
         let fits = self.origin.is_none_or(|origin| origin == asked.origin)
             && (asked.path.contains(&self.path) || file.contains(&self.path))
             && self.method.as_ref().is_none_or(|m| m == asked.method)
+            && self.route.is_none_or(|route| route == asked.route)
             && self
                 .starts
                 .as_ref()
@@ -170,12 +175,14 @@ impl Fault {
             return false;
         }
         self.seen += 1;
-        match self.when {
+        let hit = match self.when {
             When::Every => true,
             When::Nth(n) => self.seen == n,
             When::First(n) => self.seen <= n,
             When::After(n) => self.seen > n,
-        }
+        };
+        self.hits += u64::from(hit);
+        hit
     }
 }
 
@@ -198,6 +205,7 @@ pub struct Asked<'a> {
 /// All that happens to one answer.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
+    pub crowd: Option<(u64, u16)>,
     pub delay: Duration,
     pub holds: Vec<&'static str>,
     pub hangup: bool,
@@ -223,6 +231,7 @@ impl Script {
                 self.status = Some((code, headers.into_iter().map(owned).collect()));
             }
             Effect::RateLimited { t } => self.rate_limited = Some(t),
+            Effect::Crowd(most, status) => self.crowd = Some((most, status)),
             Effect::Delay(time) => self.delay += time,
             Effect::Hold(name) => self.holds.push(name),
             Effect::Hangup => self.hangup = true,
@@ -253,6 +262,11 @@ impl Faults {
     /// Removes all rules.
     pub fn clear(&self) {
         self.lock().clear();
+    }
+
+    /// How many requests met the rules in force.
+    pub fn hits(&self) -> u64 {
+        self.lock().iter().map(|fault| fault.hits).sum()
     }
 
     /// What all rules together do to a request. Counts it.

@@ -245,6 +245,11 @@ impl Hub {
         self.shared.faults.add(fault);
     }
 
+    /// How many requests met the faults in force.
+    pub fn fault_hits(&self) -> u64 {
+        self.shared.faults.hits()
+    }
+
     /// Removes all faults.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();

@@ -146,6 +146,11 @@ impl Recorder {
         self.gauge(origin).peak.load(Relaxed)
     }
 
+    /// How many requests an origin works on now.
+    pub fn now(&self, origin: Origin) -> u64 {
+        self.gauge(origin).now.load(Relaxed)
+    }
+
     /// Forgets everything so far.
     pub fn reset(&self) {
         self.lock().clear();

@@ -159,7 +159,7 @@ pub async fn handle(
         return Ok(admin(&shared, asking));
     }
     let ticket = shared.recorder.begin(asking.record());
-    let script = shared.faults.script(&Asked {
+    let mut script = shared.faults.script(&Asked {
         origin,
         method: asking.method.as_str(),
         path: &asking.target(),
@@ -167,6 +167,11 @@ pub async fn handle(
         file: asking.file().as_deref(),
         start: range::start(asking.header("range")),
     });
+    if let Some((most, status)) = script.crowd
+        && shared.recorder.now(origin) > most
+    {
+        script.status = Some((status, Vec::new()));
+    }
     tokio::time::sleep(script.delay).await;
     let mut released = shared.released.subscribe();
     for hold in &script.holds {
@@ -325,7 +330,11 @@ fn deliver(
         Body::Text(text) => {
             ticket.status(answer.status.as_u16());
             headers.insert("content-length", text.len().into());
-            response.body(HubBody::text(text, ticket))
+            let body = match answer.status.is_success() {
+                true => spoken(text, script, ticket),
+                false => HubBody::text(text, ticket),
+            };
+            response.body(body)
         }
         Body::File(content) => {
             let sent = Delivery {
@@ -345,6 +354,23 @@ fn deliver(
         response.headers_mut().insert(header_name(name), value);
     }
     response
+}
+
+/// A text, with the faults that any body may have.
+fn spoken(text: String, script: Script, ticket: Ticket) -> HubBody {
+    let faulty =
+        script.drop_after.is_some() || script.stall_after.is_some() || script.slow.is_some();
+    if !faulty || text.is_empty() {
+        return HubBody::text(text, ticket);
+    }
+    let length = text.len() as u64;
+    let producer = Producer {
+        content: Content::memory(text.into_bytes()),
+        range: 0..length,
+        script,
+        paused: None,
+    };
+    HubBody::stream(producer.spawn(), Some(length), ticket)
 }
 
 fn header_name(name: &str) -> HeaderName {

@@ -87,7 +87,10 @@ fn the_help_of_each_command_has_an_example() {
     let (_, help, _) = output(program(home.path()).args(["serve", "--help"]));
     for key in KEYS {
         assert!(
-            help.contains(&format!("--{} ", key.flag)) && help.contains(key.env[0]),
+            [" ", "["]
+                .iter()
+                .any(|after| help.contains(&format!("--{}{after}", key.flag)))
+                && help.contains(key.env[0]),
             "{}",
             key.path
         );
@@ -198,6 +201,28 @@ fn the_start_line_tells_address_data_and_upstream_at_any_level() {
     assert_eq!(fields["fields"]["upstream"], "http://localhost:9");
     assert_eq!(fields["fields"]["token"], true);
     assert!(!line.contains("secret"));
+}
+
+#[test]
+fn a_server_is_offline_by_flag_or_variable_and_says_so() {
+    let home = tempfile::tempdir().expect("a folder");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--log", "off"];
+    for (flags, variable, offline) in [
+        (&["--offline"][..], "", true),
+        (&["--offline=false"], "1", false),
+        (&[], "1", true),
+        (&[], "YES", true),
+        (&[], "0", false),
+    ] {
+        let mut command = program(home.path());
+        command
+            .args(serve)
+            .args(flags)
+            .env("HF_HUB_OFFLINE", variable);
+        let line = first_lines(&mut command, 1).remove(0);
+        let told = line.ends_with(" · upstream none (offline)");
+        assert_eq!(told, offline, "{flags:?} {variable}: {line}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hf_oci::fill::{FillSettings, Images};
-use hf_oci::hub::{Endpoint, HubClient, HubSettings, Token};
+use hf_oci::hub::{Endpoint, HubClient, HubSettings, Offline, Token, Upstream};
 use hf_oci::oci::{Config, Descriptor, Digest, Index, Manifest};
 use hf_oci::registry::{Registry, RegistrySettings};
 use hf_oci::server::{self, ServerSettings, Shutdown};
@@ -25,6 +25,12 @@ pub struct Setup {
     pub token: Option<&'static str>,
     pub stall: Duration,
     pub retries: u32,
+    pub backoff: Duration,
+    /// The longest wait for the upstream's rate limit.
+    pub patience: Duration,
+    /// Bodies read at once, of all fills.
+    pub connections: usize,
+    pub offline: bool,
 }
 
 impl Default for Setup {
@@ -35,6 +41,10 @@ impl Default for Setup {
             token: None,
             stall: Duration::from_secs(5),
             retries: 3,
+            backoff: Duration::from_millis(300),
+            patience: Duration::from_secs(300),
+            connections: 64,
+            offline: false,
         }
     }
 }
@@ -68,30 +78,37 @@ impl Proxy {
 
     /// A proxy on a data folder that stays.
     pub async fn start_on(hub: &Hub, folder: &Path) -> Self {
-        Self::launch(hub, Setup::default(), Folder::Given(folder.to_owned())).await
+        Self::start_on_with(hub, folder, Setup::default()).await
+    }
+
+    /// A proxy on a data folder that stays.
+    pub async fn start_on_with(hub: &Hub, folder: &Path, setup: Setup) -> Self {
+        Self::launch(hub, setup, Folder::Given(folder.to_owned())).await
     }
 
     async fn launch(hub: &Hub, setup: Setup, folder: Folder) -> Self {
         let endpoint: Endpoint = hub.url().parse().expect("an endpoint");
-        let client = HubClient::new(HubSettings {
+        let hub = HubClient::new(HubSettings {
             endpoint,
             token: setup.token.map(|t| Token::new(t).expect("a token")),
-            connections: 64,
+            connections: setup.connections,
             stall: setup.stall,
             retries: setup.retries,
+            backoff: setup.backoff,
+            patience: setup.patience,
             ..HubSettings::default()
         })
         .expect("a client");
+        let upstream: Arc<dyn Upstream> = match setup.offline {
+            true => Arc::new(Offline),
+            false => Arc::new(hub),
+        };
         let data = match &folder {
             Folder::Own(folder) => folder.path().to_owned(),
             Folder::Given(folder) => folder.clone(),
         };
         let store = Arc::new(Store::open(&data).expect("a store"));
-        let images = Arc::new(Images::new(
-            Arc::new(client),
-            Arc::clone(&store),
-            setup.fill,
-        ));
+        let images = Arc::new(Images::new(upstream, Arc::clone(&store), setup.fill));
         let registry = Arc::new(Registry::new(Arc::clone(&images), store, setup.registry));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await

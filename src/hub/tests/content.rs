@@ -158,7 +158,8 @@ async fn an_ignored_range_gives_the_wanted_bytes_all_the_same() {
     .await;
     let got = read(&hub(&fake), &lfs(&all), 30_000..60_000).await;
     assert_eq!(got.as_deref(), Ok(&all[30_000..60_000]));
-    assert_eq!(fake.seen()[1].range(all.len()), 40_000..60_000);
+    // Asked to the end, as others may want to go on where this one ends.
+    assert_eq!(fake.seen()[1].range(all.len()), 40_000..80_000);
 }
 
 #[tokio::test]
