@@ -24,11 +24,11 @@ pub(super) async fn fill(
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) -> Result<Ready, Error> {
-    let writers = TaskTracker::new();
-    let work = fill_with(shared, order, progress, writers.clone());
+    let tasks = TaskTracker::new();
+    let work = fill_with(shared, order, progress, tasks.clone());
     let filled = stop.run_until_cancelled(work).await;
-    writers.close();
-    writers.wait().await;
+    tasks.close();
+    tasks.wait().await;
     filled.unwrap_or_else(|| {
         Err(Error::new(
             Kind::Unavailable,
@@ -41,7 +41,7 @@ async fn fill_with(
     shared: Arc<Shared>,
     order: Order,
     progress: Arc<Progress>,
-    writers: TaskTracker,
+    tasks: TaskTracker,
 ) -> Result<Ready, Error> {
     let key = order.key.clone();
     // Another flight may have ended between this one's lookup and its start.
@@ -67,10 +67,10 @@ async fn fill_with(
             repo: order.repo.clone(),
             commit: order.key.commit,
             connections: Arc::new(Semaphore::new(shared.settings.connections.max(1))),
+            tasks,
         },
         shared: Arc::clone(&shared),
         progress,
-        writers,
     };
     let groups = image::split(selected.files.clone(), order.key.layout);
     let layers = fill_layers(&job, &groups).await?;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::task::TaskTracker;
 
 use super::memory::Buffer;
 use super::window::{Source, chunks};
@@ -46,8 +45,6 @@ pub(super) struct Job {
     pub shared: Arc<Shared>,
     pub source: Source,
     pub progress: Arc<Progress>,
-    /// The threads that write this fill's layers: when it fails, it has let go of its files once they have ended.
-    pub writers: TaskTracker,
 }
 
 /// The layer of `files`, from the store or from the upstream.
@@ -120,7 +117,8 @@ async fn attempt(
         trusted,
     };
     let written = job
-        .writers
+        .source
+        .tasks
         .spawn_blocking(move || writer.write(begin, receiver));
     let read = feed(job.source.clone(), Arc::clone(plan), begun, sender).await;
     let lost = |_| Err(Error::new(Kind::Internal, "the layer failed by a defect").into());

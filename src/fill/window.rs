@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::Shared;
 use super::memory::{Buffer, Share};
@@ -25,6 +25,8 @@ pub(super) struct Source {
     pub commit: Commit,
     /// Bounds the parallel reads of one fill.
     pub connections: Arc<Semaphore>,
+    /// All that works for one fill: when it has ended, nothing holds a file or a connection for it.
+    pub tasks: TaskTracker,
 }
 
 /// The chunks of a layer from `from` on, in the order of its plan, read ahead in parallel. Dropping the stream ends the reads.
@@ -47,8 +49,8 @@ pub(super) fn chunks(
             }
         })
         .map(|(source, file, range, room)| {
-            let task = tokio::spawn(read(source, file, range, room));
-            let task = AbortOnDropHandle::new(task);
+            let tasks = source.tasks.clone();
+            let task = AbortOnDropHandle::new(tasks.spawn(read(source, file, range, room)));
             async move {
                 let lost = |_| Err(Error::new(Kind::Internal, "a read was lost"));
                 task.await.unwrap_or_else(lost)
