@@ -138,6 +138,7 @@ async fn serve(store: Arc<Store>) -> SocketAddr {
         vec![listener],
         Arc::new(registry),
         ServerSettings::default(),
+        None,
         Shutdown::new(),
     ));
     address

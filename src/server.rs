@@ -6,6 +6,7 @@
 
 mod connection;
 mod shutdown;
+mod tls;
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use shutdown::Shutdown;
+pub use tls::{Tls, TlsError, certificates};
 
 /// The body of every answer. An error breaks the connection off.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -56,10 +58,12 @@ impl Default for ServerSettings {
 
 /// Serves until `shutdown` begins, then drains: accepts nothing more, closes idle connections at once and lets requests in flight end,
 /// for [`ServerSettings::drain`] at most or until `shutdown` says at once. When it returns, no connection is left.
+/// With `tls`, all listeners speak TLS only.
 pub async fn run(
     listeners: Vec<TcpListener>,
     handler: Arc<dyn Handler>,
     settings: ServerSettings,
+    tls: Option<Arc<Tls>>,
     shutdown: Shutdown,
 ) {
     // A semaphore has an upper bound of its own, and the drain counts places in 32 bits.
@@ -69,7 +73,11 @@ pub async fn run(
         places: Arc::new(Semaphore::new(places)),
         shutdown: shutdown.clone(),
         settings,
+        tls: tls.clone(),
     });
+    if let Some(tls) = tls {
+        tokio::spawn(tls.watch(shutdown.clone()));
+    }
     let accepting = listeners
         .into_iter()
         .map(|listener| server.clone().accept(listener));
@@ -94,6 +102,7 @@ struct Server {
     handler: Arc<dyn Handler>,
     places: Arc<Semaphore>,
     settings: ServerSettings,
+    tls: Option<Arc<Tls>>,
     shutdown: Shutdown,
 }
 

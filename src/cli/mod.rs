@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+mod cert;
 mod failure;
 mod flags;
 mod health;
@@ -38,6 +39,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     Health(health::Health),
+    Cert(cert::Cert),
 }
 
 impl Cli {
@@ -50,6 +52,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(load).await,
             Command::Health(health) => health.run(load).await,
+            Command::Cert(cert) => cert.run(),
         }
     }
 }

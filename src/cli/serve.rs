@@ -11,11 +11,11 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::flags::SettingFlags;
-use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources};
+use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
 use crate::fill::{FillSettings, Images};
 use crate::hub::{HubClient, HubSettings, Offline, Upstream};
 use crate::registry::{Registry, RegistrySettings};
-use crate::server::{self, ServerSettings, Shutdown};
+use crate::server::{self, ServerSettings, Shutdown, Tls};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 
@@ -58,6 +58,7 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     prepare_data_dir(&settings.data_dir)?;
     let (listener, address) = listen(&settings).await?;
 
+    let tls = load_tls(&settings).await?;
     let shutdown = Shutdown::on_signals()
         .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
     let upstream = upstream(&settings)?;
@@ -75,7 +76,7 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     }
 
     let limits = server_settings(&settings);
-    server::run(vec![listener], Arc::new(registry), limits, shutdown).await;
+    server::run(vec![listener], Arc::new(registry), limits, tls, shutdown).await;
     // Nobody waits any more; what is filled is lost only as far as it is not published.
     images.shutdown().await;
     tracing::info!("stopped");
@@ -90,6 +91,22 @@ fn upstream(settings: &Settings) -> Result<Arc<dyn Upstream>, Failure> {
     let hub = HubClient::new(hub_settings(settings))
         .map_err(|error| Failure::new("cannot reach the upstream").from(error))?;
     Ok(Arc::new(hub))
+}
+
+/// Reads the certificate, away from the runtime's threads.
+async fn load_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, Failure> {
+    let Some(TlsFiles { cert, key }) = settings.tls.clone() else {
+        return Ok(None);
+    };
+    let loaded = tokio::task::spawn_blocking(move || Tls::load(&cert, &key)).await;
+    let loaded =
+        loaded.map_err(|error| Failure::new("reading the certificate was lost").from(error))?;
+    match loaded {
+        Ok(tls) => Ok(Some(Arc::new(tls))),
+        Err(error) => Err(Failure::new("cannot speak TLS")
+            .from(error)
+            .next("check tls.cert and tls.key; hf-oci cert makes a pair")),
+    }
 }
 
 /// Opens the store, away from the runtime's threads.
@@ -260,7 +277,12 @@ fn in_the_clear(address: &str) -> bool {
 
 fn start_line(settings: &Settings, address: SocketAddr) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let listen = format!("http://{address}");
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let listen = format!("{scheme}://{address}");
     let data = settings.data_dir.display().to_string();
     let upstream = settings.upstream.url.to_string();
     let token = settings.upstream.token.is_some();

@@ -44,8 +44,19 @@ pub struct Settings {
     pub fill: Fill,
     /// How requests for cold images wait.
     pub registry: Registry,
+    /// Certificate and key, if the registry speaks TLS.
+    pub tls: Option<TlsFiles>,
     /// Connections.
     pub server: Server,
+}
+
+/// Two files in PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate, with its chain.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// Where files come from.
@@ -123,6 +134,7 @@ impl Settings {
                 wait: time(sources, "registry.wait", Duration::ZERO)?,
                 drip: time(sources, "registry.drip", SHORTEST)?,
             },
+            tls: tls(sources)?,
             server: Server {
                 drain: time(sources, "server.drain", Duration::ZERO)?,
                 max_connections: required(
@@ -172,12 +184,39 @@ fn between(least: usize, most: usize) -> impl FnOnce(&Count) -> Result<(), Strin
     }
 }
 
+/// The TLS files: both, or none.
+pub fn tls(sources: &Sources) -> Result<Option<TlsFiles>, ConfigError> {
+    let (cert, key) = (file(sources, "tls.cert")?, file(sources, "tls.key")?);
+    match (cert, key) {
+        (Some((_, cert)), Some((_, key))) => Ok(Some(TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        (Some((place, _)), None) => Err(ConfigError::new(
+            place,
+            "tls.key is missing: both are needed",
+        )),
+        (None, Some((place, _))) => Err(ConfigError::new(
+            place,
+            "tls.cert is missing: both are needed",
+        )),
+    }
+}
+
+/// A path, and where it is set.
+fn file(sources: &Sources, path: &'static str) -> Result<Option<(Place, PathBuf)>, ConfigError> {
+    let Some((place, text)) = sources.find(path)? else {
+        return Ok(None);
+    };
+    match sources.environment().path(text) {
+        Ok(file) => Ok(Some((place, file))),
+        Err(error) => Err(ConfigError::new(place, error.to_string())),
+    }
+}
+
 /// The data directory: as set, else `hf-oci` in the user's data folder.
 fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
     const PATH: &str = "data_dir";
-    if let Some((place, text)) = sources.find(PATH)? {
-        let path = sources.environment().path(text);
-        return path.map_err(|error| ConfigError::new(place, error.to_string()));
+    if let Some((_, path)) = file(sources, PATH)? {
+        return Ok(path);
     }
     let home = sources.environment().data_home();
     home.map(|home| home.join("hf-oci")).ok_or_else(|| {

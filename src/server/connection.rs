@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, timeout};
 
+use super::tls::too_slow;
 use super::{Body, Handler, Server, Shutdown};
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,6 +39,13 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 const NOT_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 63\r\nConnection: close\r\n\r\n\
     This port speaks plain HTTP, and what came was something else.\n";
 
+/// What a client of plain HTTP hears on a port that speaks TLS.
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 44\r\nConnection: close\r\n\r\n\
+    This port speaks TLS: ask it with https://.\n";
+
+/// The first byte of a TLS connection: a record of the handshake.
+const HANDSHAKE: u8 = 0x16;
+
 /// Serves a connection until it ends or the server's shutdown ends it. `place` is given back then.
 pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, place: OwnedSemaphorePermit) {
     let _place = place;
@@ -46,7 +54,7 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, place: OwnedSe
         tracing::debug!(%error, "a connection has no TCP_NODELAY");
     }
     let served = tokio::select! {
-        served = speak(&server, stream) => served,
+        served = begin(&server, stream) => served,
         () = server.shutdown.at_once() => return,
     };
     if let Err(error) = served {
@@ -55,6 +63,24 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, place: OwnedSe
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Shakes hands, where the listener speaks TLS; then serves.
+async fn begin(server: &Server, stream: TcpStream) -> Result<(), Failure> {
+    let Some(tls) = &server.tls else {
+        return speak(server, stream).await;
+    };
+    let limit = server.settings.header_timeout;
+    let mut first = [0];
+    let peeked = tokio::select! {
+        peeked = timeout(limit, stream.peek(&mut first)) => peeked,
+        () = server.shutdown.begun() => return Ok(()),
+    };
+    if peeked.map_err(|_| too_slow())?? == 1 && first[0] != HANDSHAKE {
+        return Ok(refuse(stream, NOT_TLS).await?);
+    }
+    let shaken = timeout(limit, tls.acceptor().accept(stream)).await;
+    speak(server, shaken.map_err(|_| too_slow())??).await
+}
 
 async fn speak<I>(server: &Server, mut io: I) -> Result<(), Failure>
 where
@@ -67,7 +93,7 @@ where
         () = server.shutdown.begun() => return Ok(()),
     };
     if protocol == Protocol::Unknown {
-        return Ok(refuse(io).await?);
+        return Ok(refuse(io, NOT_HTTP).await?);
     }
     let io = TokioIo::new(Guarded::new(io, head, settings.stall_timeout));
     let handler = server.handler.clone();
@@ -155,8 +181,8 @@ async fn sniff<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<(Protocol, Bytes)
 }
 
 /// Tells a client that speaks something else so, in a way that reaches it.
-async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) -> io::Result<()> {
-    io.write_all(NOT_HTTP).await?;
+async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: &[u8]) -> io::Result<()> {
+    io.write_all(words).await?;
     io.shutdown().await?;
     // Closing with bytes unread would reset the connection, and the reset may overtake the answer.
     let (mut rest, mut nowhere) = (io.take(LAST_WORDS), tokio::io::sink());

@@ -42,6 +42,7 @@ impl Running {
             vec![listener],
             Arc::new(Trivial),
             settings,
+            None,
             shutdown.clone(),
         ));
         Self {

@@ -108,7 +108,7 @@ trap 'echo "FAILED $NAME: ${BASH_SOURCE[0]##*/} line $LINENO: $BASH_COMMAND" >&2
 wait_url() {
     local log=$1 pid=$2 i url
     for ((i = 0; i < ${3:-30} * 10; i++)); do
-        url=$(grep -oEm1 'listening on http://127\.0\.0\.1:[0-9]+' "$log" | grep -oE 'http://.*') && {
+        url=$(grep -oEm1 'listening on https?://127\.0\.0\.1:[0-9]+' "$log" | grep -oE 'https?://.*') && {
             echo "$url"
             return
         }
@@ -136,7 +136,7 @@ start_proxy() {
     launch "$name" "$HF_OCI" serve --listen 127.0.0.1:0 --data-dir "$DATA" --upstream "$HUB_URL" "$@"
     PROXY_PID=$LAUNCHED
     PROXY_URL=$(wait_url "$WORK/$name.log" "$PROXY_PID") || fail "the proxy did not start"
-    PROXY=${PROXY_URL#http://}
+    PROXY=${PROXY_URL#*://}
 }
 
 # same_tree A B WHAT: the same set of names and kinds, and the same bytes.

@@ -120,6 +120,7 @@ impl Proxy {
             vec![listener],
             registry,
             settings,
+            None,
             shutdown.clone(),
         ));
         Self {

@@ -25,4 +25,5 @@ mod resume;
 mod reuse;
 mod rings;
 mod single_flight;
+mod tls;
 mod waiting;

@@ -29,6 +29,7 @@ impl Running {
             vec![listener],
             registry,
             ServerSettings::default(),
+            None,
             shutdown.clone(),
         );
         tokio::spawn(run);
