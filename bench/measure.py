@@ -44,7 +44,7 @@ class Work:
 
     def __init__(self, folder, room):
         # A signal is an ordinary end, so that it cleans up.
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sys.exit(1))
         folder = folder or os.environ.get("TMPDIR", "/var/tmp")
         free = shutil.disk_usage(folder).free
