@@ -12,7 +12,8 @@ use tokio_util::task::TaskTracker;
 use super::image::fill;
 use super::{Outcome, Progress, Ready, Shared};
 use crate::error::{Error, Kind};
-use crate::store::{ImageKey, Order};
+use crate::oci::Tag;
+use crate::store::{ImageKey, Order, Stored};
 
 type End = Result<Ready, Arc<Error>>;
 
@@ -21,6 +22,8 @@ type End = Result<Ready, Arc<Error>>;
 pub struct Flight {
     done: watch::Receiver<Option<End>>,
     progress: Arc<Progress>,
+    /// The tags under which it was asked for.
+    tags: Arc<Mutex<Vec<Tag>>>,
 }
 
 impl Flight {
@@ -58,6 +61,10 @@ impl Flights {
     pub(super) fn join(&self, shared: &Arc<Shared>, order: Order) -> (Flight, Outcome) {
         let mut under_way = lock(&self.under_way);
         if let Some(flight) = under_way.get(&order.key) {
+            let mut tags = flight.tags.lock().unwrap_or_else(PoisonError::into_inner);
+            if !tags.contains(&order.tag) {
+                tags.push(order.tag);
+            }
             return (flight.clone(), Outcome::Joined);
         }
         let (end, done) = watch::channel(None);
@@ -65,15 +72,22 @@ impl Flights {
         let flight = Flight {
             done,
             progress: Arc::clone(&progress),
+            tags: Arc::new(Mutex::new(vec![order.tag.clone()])),
         };
+        let tags = Arc::clone(&flight.tags);
         under_way.insert(order.key.clone(), flight.clone());
         let all = Arc::clone(&self.under_way);
         let shared = Arc::clone(shared);
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let key = order.key.clone();
-            let result = run(shared, order, progress, stop).await;
-            lock(&all).remove(&key);
+            let asked = order.clone();
+            let result = run(Arc::clone(&shared), order, progress, stop).await;
+            // From here on nobody joins, so these are all.
+            lock(&all).remove(&asked.key);
+            let tags = std::mem::take(&mut *tags.lock().unwrap_or_else(PoisonError::into_inner));
+            if let Ok(ready) = &result {
+                note_tags(&shared, &asked, *ready, tags).await;
+            }
             end.send_replace(Some(result));
         });
         (flight, Outcome::Miss)
@@ -126,6 +140,23 @@ async fn run(
         }
     }
     result.map_err(Arc::new)
+}
+
+/// Notes what every tag means that the image was asked for by. What is noted already costs nothing.
+async fn note_tags(shared: &Shared, asked: &Order, ready: Ready, tags: Vec<Tag>) {
+    let Order { key, repo, .. } = asked.clone();
+    let stored = Stored {
+        index: ready.index,
+        size: ready.size,
+    };
+    let now = std::time::SystemTime::now();
+    let noted = shared.with_store(move |store| {
+        tags.iter()
+            .try_for_each(|tag| store.set_tag(&key, &repo, stored, tag, now))
+    });
+    if let Err(error) = noted.await {
+        tracing::warn!(%error, "a tag could not be noted");
+    }
 }
 
 /// Notes the fill, so that the next process goes on with it if this one dies.

@@ -133,15 +133,20 @@ async fn license(
         let at = files.iter().position(|f| f.path == card.path)?;
         Some((files.clone(), at, layer.descriptor.digest))
     });
-    let bytes = match held {
+    let read = match held {
         Some((files, at, blob)) => {
             let pieces: Vec<_> = Plan::new(files).pieces(at).collect();
             let read = move |store: &crate::store::Store| store.read_pieces(&blob, &pieces);
             job.shared.with_store(read).await?
         }
-        None => Some(fetch(job, card).await?),
+        None => None,
     };
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    // What a layer gives back is believed when it is the card; a layer may be damaged, or gone by now.
+    let bytes = match read.filter(|bytes| card.content.is_of(bytes)) {
+        Some(bytes) => bytes,
+        None => fetch(job, card).await?,
+    };
+    let text = String::from_utf8(bytes).ok();
     Ok(text.and_then(|text| image::license(&text)))
 }
 

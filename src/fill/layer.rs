@@ -17,6 +17,12 @@ use crate::oci::Digest;
 use crate::repo::{Entry, RepoId};
 use crate::store::{Staging, StoreError};
 
+/// The longest table of contents that is taken; it is made in memory.
+const MAX_TOC: u64 = 128 << 20;
+
+/// The right to fill a recipe; held until its writing thread has ended.
+type Turn = Arc<Option<OwnedSemaphorePermit>>;
+
 /// Chunks that may wait for the writing thread, besides the one it works on.
 const QUEUE: usize = 2;
 
@@ -52,7 +58,7 @@ pub(super) struct Job {
 /// What an earlier fill wrote of it is read back, not fetched again. A file whose bytes are wrong is fetched once more, then refused.
 pub(super) async fn layer(job: Job, files: Vec<Entry>) -> Result<LayerRecord, Error> {
     let recipe = recipe(&files);
-    let _turn = job.shared.recipes.turn(recipe).await;
+    let turn = Arc::new(job.shared.recipes.turn(recipe).await);
     let known = job
         .shared
         .with_store(move |store| store.layer(&recipe))
@@ -62,11 +68,11 @@ pub(super) async fn layer(job: Job, files: Vec<Entry>) -> Result<LayerRecord, Er
         job.progress.reuse(files.len() as u64, bytes);
         return Ok(record);
     }
-    let plan = Arc::new(Plan::new(files));
+    let plan = Arc::new(plan(&job, files).await?);
     let mut refetched = BTreeSet::new();
     let mut trusted = None;
     loop {
-        match attempt(&job, &plan, recipe, trusted).await {
+        match attempt(&job, &plan, recipe, trusted, &turn).await {
             Ok(record) => return Ok(record),
             Err(Failed::Other(error)) => return Err(error),
             Err(Failed::Bytes { file, error }) => {
@@ -81,6 +87,25 @@ pub(super) async fn layer(job: Job, files: Vec<Entry>) -> Result<LayerRecord, Er
             }
         }
     }
+}
+
+/// Lays out a layer, away from the runtime's threads: of many files it takes a while.
+async fn plan(job: &Job, files: Vec<Entry>) -> Result<Plan, Error> {
+    let planned = job.source.tasks.spawn_blocking(move || Plan::new(files));
+    let plan = planned
+        .await
+        .map_err(|_| Error::new(Kind::Internal, "a layer's plan was lost"))?;
+    if plan.toc_len() > MAX_TOC {
+        return Err(Error::new(
+            Kind::ManifestInvalid,
+            format!(
+                "{} has more and longer names than a layer can list ({} files)",
+                job.source.repo,
+                plan.files().len()
+            ),
+        ));
+    }
+    Ok(plan)
 }
 
 /// Why an attempt at a layer failed.
@@ -105,7 +130,12 @@ async fn attempt(
     plan: &Arc<Plan>,
     recipe: Digest,
     trusted: Option<usize>,
+    turn: &Turn,
 ) -> Result<LayerRecord, Failed> {
+    // Before any memory is taken: a layer without a thread would hold what others need to end.
+    let place = Arc::clone(&job.shared.writers).acquire_owned().await;
+    let place = place.map_err(|_| Error::new(Kind::Unavailable, "the server is stopping"))?;
+    let turn = Arc::clone(turn);
     let (sender, receiver) = mpsc::channel(QUEUE);
     let (begin, begun) = oneshot::channel();
     let writer = Writer {
@@ -116,16 +146,24 @@ async fn attempt(
         recipe,
         trusted,
     };
-    let written = job
-        .source
-        .tasks
-        .spawn_blocking(move || writer.write(begin, receiver));
-    let read = feed(job.source.clone(), Arc::clone(plan), begun, sender).await;
+    let written = job.source.tasks.spawn_blocking(move || {
+        let _held = (place, turn);
+        writer.write(begin, receiver)
+    });
+    let mut written = pin!(written);
     let lost = |_| Err(Error::new(Kind::Internal, "the layer failed by a defect").into());
-    let written = written.await.unwrap_or_else(lost);
-    // A failed read also ends the writing; the read's error is the reason.
-    read?;
-    written
+    let read = tokio::select! {
+        // It has failed, or has all: nobody wants what is still being read.
+        ended = &mut written => return ended.unwrap_or_else(lost),
+        read = feed(job.source.clone(), Arc::clone(plan), begun, sender) => read,
+    };
+    match (read, written.await.unwrap_or_else(lost)) {
+        // A read that failed ends the writing too, which has no reason of its own then.
+        (Err(read), Err(Failed::Other(error))) if error.kind == Kind::Unavailable => {
+            Err(read.into())
+        }
+        (_, written) => written,
+    }
 }
 
 /// Passes the layer's chunks to the writing thread, from where that one says, until it has all or wants no more.

@@ -16,6 +16,8 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::error::{Error, Kind};
 use crate::hub::{Upstream, UpstreamError};
 use crate::image::ImageName;
@@ -81,6 +83,9 @@ impl From<Stored> for Ready {
     }
 }
 
+/// The most layers that are written at once, of all fills.
+const WRITERS: usize = 64;
+
 /// Where an image stands.
 pub enum Found {
     /// It is in the store.
@@ -105,6 +110,8 @@ struct Shared {
     settings: FillSettings,
     memory: memory::Memory,
     recipes: layer::Recipes,
+    /// Bounds the threads that write layers, well below what the runtime has: a layer takes memory only when it has one.
+    writers: Arc<Semaphore>,
     outcomes: Outcomes,
 }
 
@@ -121,6 +128,7 @@ impl Images {
         let shared = Arc::new(Shared {
             memory: memory::Memory::new(settings.memory.max(FillSettings::MIN_MEMORY)),
             recipes: layer::Recipes::default(),
+            writers: Arc::new(Semaphore::new(WRITERS)),
             outcomes: Outcomes::default(),
             upstream,
             store,
@@ -164,7 +172,10 @@ impl Images {
         let key = key(head.commit);
         if let Some(stored) = self.stored(&key).await? {
             if head.outage.is_none() {
-                self.note_tag(&key, &head, stored, tag).await?;
+                // The image is there: that it cannot be noted is no reason not to serve it.
+                if let Err(error) = self.note_tag(&key, &head, stored, &head.noted(tag)).await {
+                    tracing::warn!(%name, %tag, %error, "the tag could not be noted");
+                }
             }
             return Ok(Found::Ready(stored.into(), outcome));
         }
@@ -174,6 +185,7 @@ impl Images {
         if head.gated {
             self.shared.upstream.access(&head.repo).await?;
         }
+        let tag = &head.noted(tag);
         let order = Order {
             key,
             repo: head.repo,
@@ -249,10 +261,6 @@ impl Images {
         stored: Stored,
         tag: &Tag,
     ) -> Result<(), Error> {
-        let known = self.shared.store.reference(&key.name, tag);
-        if known.is_some_and(|k| k.index == stored.index) {
-            return Ok(());
-        }
         let (key, repo, tag) = (key.clone(), head.repo.clone(), tag.clone());
         let now = std::time::SystemTime::now();
         self.shared

@@ -43,6 +43,16 @@ pub(super) struct Head {
     fixed: bool,
 }
 
+impl Head {
+    /// The tag under which the image is noted: a commit by its 40 digits, however it was spelled, so that spellings do not pile up.
+    pub(super) fn noted(&self, tag: &Tag) -> Tag {
+        let commit = self.commit.to_string();
+        let begins = is_hex(tag.as_str()) && commit.starts_with(&tag.as_str().to_ascii_lowercase());
+        let noted = if begins { commit.parse().ok() } else { None };
+        noted.unwrap_or_else(|| tag.clone())
+    }
+}
+
 type Answer = Result<Head, Error>;
 
 /// What tags mean, remembered.

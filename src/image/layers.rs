@@ -18,8 +18,8 @@ const BUCKET: u64 = 4 << 30;
 /// The most layers of large files.
 const MAX_LARGE: usize = 96;
 
-/// The most layers of small files: with [`MAX_LARGE`] more they stay under the 125 that dockerd stacks.
-const MAX_BUCKETS: u64 = 16;
+/// An image stays under 100 layers: clients do not stack many more.
+const MAX_LAYERS: usize = 99;
 
 /// How a repository is cut into layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -66,14 +66,16 @@ pub fn split(files: Vec<Entry>, layout: Layout) -> Vec<Vec<Entry>> {
         let run = large.len().div_ceil(MAX_LARGE);
         large.chunks(run).map(<[Entry]>::to_vec).collect()
     };
-    layers.extend(buckets(small));
+    let room = MAX_LAYERS - layers.len();
+    layers.extend(buckets(small, room as u64));
     layers
 }
 
-fn buckets(files: Vec<Entry>) -> Vec<Vec<Entry>> {
+/// Deals small files into as many layers as a power of two needs, at most `room` of them.
+fn buckets(files: Vec<Entry>, room: u64) -> Vec<Vec<Entry>> {
     let total: u64 = files.iter().map(|f| f.size).sum();
     let mut count = 1;
-    while total > count * BUCKET && count < MAX_BUCKETS {
+    while total > count * BUCKET && 2 * count <= room {
         count *= 2;
     }
     let mut out = vec![Vec::new(); count as usize];
@@ -159,14 +161,17 @@ mod tests {
     }
 
     #[test]
-    fn many_small_files_go_into_buckets_and_no_image_passes_112_layers() {
+    fn many_small_files_go_into_buckets_and_no_image_passes_99_layers() {
         let file = |i: usize| entry(&format!("{i:05}"), LARGE - 1);
         let files: Vec<_> = (0..40).map(file).collect();
         assert_eq!(split(files, Layout::Split).len(), 4);
         let files: Vec<_> = (0..2_000).map(file).collect();
         let layers = split(files, Layout::Split);
-        assert_eq!(layers.len(), 16);
+        assert_eq!(layers.len(), 64);
         assert_eq!(layers.iter().map(Vec::len).sum::<usize>(), 2_000);
+        let mut files: Vec<_> = (0..2_000).map(file).collect();
+        files.extend((0..96).map(|i| entry(&format!("large{i:02}"), LARGE)));
+        assert_eq!(split(files, Layout::Split).len(), 98);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub enum NameError {
     /// The escaped bytes are no text.
     #[error("the escapes of '{0}' are not UTF-8")]
     Utf8(String),
-    /// An id spelled with escapes that it does not need.
+    /// A component spelled with escapes that it does not need.
     #[error("'{given}' is spelled with needless escapes; write '{wanted}'")]
     Spelling {
         /// As given.
@@ -72,11 +72,11 @@ impl ImageName {
         let (id, path) = parts.split_at(parts.len().min(2));
         let id = id
             .iter()
-            .map(|part| decode_id(part))
+            .map(|part| decode_exactly(part, |id| id.to_ascii_lowercase()))
             .collect::<Result<Vec<_>, _>>()?;
         let path = path
             .iter()
-            .map(|part| decode(part))
+            .map(|part| decode_exactly(part, |text| text))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             text: text.to_owned(),
@@ -167,11 +167,15 @@ fn hex_byte(digits: &[u8]) -> Option<u8> {
     crate::oci::unhex::<1>(text).map(|[byte]| byte)
 }
 
-fn decode_id(component: &str) -> Result<String, NameError> {
-    let id = decode(component)?;
-    let wanted = encode_component(&id.to_ascii_lowercase());
+/// Undoes the escapes of a component, which has none that it does not need to spell what `meant` makes of it.
+fn decode_exactly(
+    component: &str,
+    meant: impl FnOnce(String) -> String,
+) -> Result<String, NameError> {
+    let text = decode(component)?;
+    let wanted = encode_component(&meant(text.clone()));
     if wanted == component {
-        Ok(id)
+        Ok(text)
     } else {
         Err(NameError::Spelling {
             given: component.to_owned(),

@@ -85,6 +85,11 @@ impl Plan {
         self.files.iter().map(|f| f.size).sum()
     }
 
+    /// Length of the TOC's JSON in bytes.
+    pub const fn toc_len(&self) -> u64 {
+        self.toc_len
+    }
+
     /// Where the TOC's member starts.
     pub const fn toc_offset(&self) -> u64 {
         self.toc_offset
@@ -157,7 +162,7 @@ impl Plan {
 
     /// The TOC's archive: header, JSON, padding and end.
     pub(super) fn toc_archive(&self, json: &[u8]) -> Vec<u8> {
-        debug_assert_eq!(json.len() as u64, self.toc_len);
+        assert_eq!(json.len() as u64, self.toc_len, "a TOC of another length");
         let mut out = Vec::with_capacity(self.toc_archive_len() as usize);
         let size = json.len() as u64;
         tarfile::push_entry(&mut out, toc::NAME, Kind::File { size });

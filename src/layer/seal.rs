@@ -116,7 +116,8 @@ impl Sealer {
         self.member(&plan.toc_archive(&json), sink)?;
         let footer = footer(plan.toc_offset());
         self.put(&[&footer], sink)?;
-        debug_assert_eq!(self.written, plan.blob_len());
+        // A layer of another length than planned is a defect that must not be published.
+        assert_eq!(self.written, plan.blob_len(), "a layer of another length");
         Ok(Sealed {
             digest: Digest::from_bytes(self.blob.finalize().into()),
             size: self.written,

@@ -44,7 +44,7 @@ pub enum ContentError {
     #[error("{0:?} is a file and, for {1:?}, a folder")]
     Clash(String, String),
     /// The file's size does not fit the format.
-    #[error("the file {path:?} is {size} bytes long, more than an image can hold")]
+    #[error("with the file {path:?} there are {size} bytes, more than an image can hold")]
     Size {
         /// The path.
         path: String,
@@ -53,8 +53,14 @@ pub enum ContentError {
     },
 }
 
-/// The largest file that is taken: 16 TiB, far above the Hub's own limit and far below any overflow of an offset.
-pub const MAX_FILE: u64 = 16 << 40;
+/// The largest file that is taken: 1 TiB, twice the Hub's own limit.
+pub const MAX_FILE: u64 = 1 << 40;
+
+/// The largest sum of the files' sizes that is taken: 64 TiB. Far below any overflow of an offset, and what lists every chunk stays small.
+const MAX_TOTAL: u64 = 64 << 40;
+
+/// The most components of a path: each folder is an entry of its own, with its whole name.
+const MAX_DEPTH: usize = 64;
 
 impl FilePath {
     /// Checks `path`.
@@ -85,8 +91,12 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     if path.chars().any(char::is_control) {
         return Err("the path has a control character");
     }
+    if path.split('/').count() > MAX_DEPTH {
+        return Err("the path has more than 64 components");
+    }
+    let first = path.split('/').next().unwrap_or(path);
     if matches!(
-        path,
+        first,
         "stargz.index.json" | ".prefetch.landmark" | ".no.prefetch.landmark"
     ) {
         return Err("the name is reserved by the eStargz format");
@@ -126,6 +136,13 @@ impl Snapshot {
             return Err(ContentError::Size {
                 path: file.path.to_string(),
                 size: file.size,
+            });
+        }
+        let total = files.iter().map(|f| f.size).sum::<u64>();
+        if let Some(file) = files.last().filter(|_| total > MAX_TOTAL) {
+            return Err(ContentError::Size {
+                path: file.path.to_string(),
+                size: total,
             });
         }
         for pair in files.windows(2) {

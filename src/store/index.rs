@@ -134,7 +134,8 @@ impl Index {
     pub(super) fn put_image(&self, image: &NewImage, stored: Stored) -> Result<(), StoreError> {
         let documents = image.documents.iter().map(|d| &d.descriptor);
         let layers = image.layers.iter().map(|l| &l.descriptor);
-        self.put_members(&image.repo, documents.chain(layers))?;
+        // Under the name that is asked by: the Hub may call the repository otherwise by now.
+        self.put_members(image.key.name.repo(), documents.chain(layers))?;
         let value = ImageValue {
             index: stored.index,
             size: stored.size,

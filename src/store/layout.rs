@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{StoreError, blobs};
-use crate::image::Layout as LayerLayout;
+use crate::image::{ImageName, Layout as LayerLayout};
 use crate::oci::{Descriptor, Digest, MEDIA_INDEX};
 use crate::repo::{Commit, RepoId};
 
@@ -49,11 +49,17 @@ pub(super) struct Layout {
     digest: Option<Digest>,
 }
 
-/// Makes the folders and the marker of an OCI layout, or finds that they are there.
-pub(super) fn prepare(root: &Path) -> Result<(), StoreError> {
+/// Makes the folders, durably, or finds that they are there.
+pub(super) fn make_folders(root: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(root.join("blobs/sha256"))
         .map_err(StoreError::io(format!("making {}", root.display())))?;
     fs::create_dir_all(root.join("staging")).map_err(StoreError::io("making staging"))?;
+    blobs::sync(root, "blobs")?;
+    blobs::sync(root, ".")
+}
+
+/// Writes the marker of an OCI layout, or finds that it is there and of a version that is known.
+pub(super) fn mark(root: &Path) -> Result<(), StoreError> {
     let marker = root.join("oci-layout");
     match fs::read_to_string(&marker) {
         Ok(text) => {
@@ -144,8 +150,12 @@ impl Layout {
     }
 
     fn of<'a>(&'a self, repo: &RepoId) -> impl Iterator<Item = &'a Reference> {
-        let repo = repo.folded();
-        self.references().filter(move |r| r.repo.folded() == repo)
+        // By name, not by the canonical id: the Hub may call the repository otherwise by now.
+        let name = ImageName::spell(repo, "");
+        self.references().filter(move |r| {
+            let rest = r.name.strip_prefix(&name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
     }
 
     /// Points a reference at an image. The image that it meant before stays listed, under its commit.

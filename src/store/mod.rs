@@ -18,6 +18,7 @@ mod staging;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::image::ImageName;
@@ -40,10 +41,14 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The disk has no room.
-    #[error("the disk of the data directory is full: {needed} bytes are needed")]
+    #[error(
+        "the disk of the data directory is full: {needed} bytes are needed, {free} are free; make room and ask again"
+    )]
     Full {
-        /// Bytes that were asked for.
+        /// Bytes that were asked for, as far as they are known.
         needed: u64,
+        /// Bytes that there are.
+        free: u64,
     },
     /// Another process has the data directory.
     #[error("another process holds the lock of {0}")]
@@ -61,7 +66,7 @@ impl StoreError {
         let what = what.into();
         move |source| match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Self::Full { needed: 0 }
+                Self::Full { needed: 1, free: 0 }
             }
             _ => Self::Io { what, source },
         }
@@ -118,6 +123,8 @@ pub struct Store {
     layout: Mutex<layout::Layout>,
     /// Whoever writes `index.json` has this.
     writing: Mutex<()>,
+    /// Whether `index.json` lacks what is in memory, because writing it failed.
+    behind: AtomicBool,
     _lock: File,
 }
 
@@ -125,9 +132,10 @@ impl Store {
     /// Opens or makes a data directory, takes its lock, sweeps what no fill can go on with, and rebuilds the index if it is missing,
     /// damaged or not of this `index.json`.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        layout::prepare(root)?;
+        layout::make_folders(root)?;
         let lock = lock(root)?;
         staging::sweep(root, std::time::SystemTime::now())?;
+        layout::mark(root)?;
         let layout = layout::Layout::read(root)?;
         let index = rebuild::open(root, &layout)?;
         Ok(Self {
@@ -135,6 +143,7 @@ impl Store {
             index,
             layout: Mutex::new(layout),
             writing: Mutex::new(()),
+            behind: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -287,6 +296,10 @@ impl Store {
         tag: &Tag,
         now: std::time::SystemTime,
     ) -> Result<(), StoreError> {
+        let known = self.reference(&key.name, tag);
+        if known.is_some_and(|k| k.index == stored.index) && !self.behind.load(Relaxed) {
+            return Ok(());
+        }
         let reference = Reference {
             name: key.name.to_string(),
             tag: tag.to_string(),
@@ -309,7 +322,9 @@ impl Store {
             change(&mut layout);
             layout.render()
         };
+        self.behind.store(true, Relaxed);
         layout::write(&self.root, &bytes)?;
+        self.behind.store(false, Relaxed);
         self.index.stamp(&Digest::of(&bytes))
     }
 

@@ -135,17 +135,22 @@ fn recipe(descriptor: &Descriptor) -> Option<Digest> {
 }
 
 fn document(root: &Path, digest: Digest) -> Result<Option<Document>, StoreError> {
-    let bytes = blobs::read(root, &digest)?.filter(|bytes| Digest::of(bytes) == digest);
-    Ok(bytes.map(|bytes| Document {
-        descriptor: Descriptor {
-            media_type: String::new(),
-            digest,
-            size: bytes.len() as u64,
-            platform: None,
-            annotations: std::collections::BTreeMap::new(),
-        },
-        bytes,
-    }))
+    let read = blobs::read(root, &digest).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a document cannot be read");
+        None
+    });
+    Ok(read
+        .filter(|bytes| Digest::of(bytes) == digest)
+        .map(|bytes| Document {
+            descriptor: Descriptor {
+                media_type: String::new(),
+                digest,
+                size: bytes.len() as u64,
+                platform: None,
+                annotations: std::collections::BTreeMap::new(),
+            },
+            bytes,
+        }))
 }
 
 fn described(mut document: Document, media_type: &str) -> Document {

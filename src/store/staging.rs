@@ -104,7 +104,10 @@ impl Staging {
                 // Best effort: what stays is found again, or swept.
                 let _ = fs::remove_dir_all(&folder);
                 match StoreError::io("making a staging file")(error) {
-                    StoreError::Full { .. } => Err(StoreError::Full { needed: size }),
+                    StoreError::Full { .. } => Err(StoreError::Full {
+                        needed: size,
+                        free: free(root),
+                    }),
                     other => Err(other),
                 }
             }
@@ -156,6 +159,11 @@ fn begin(folder: &Path, size: u64) -> io::Result<File> {
         .open(folder.join("layer"))?;
     reserve(&file, size)?;
     Ok(file)
+}
+
+/// Bytes that the disk has left for us; 0 if it does not tell.
+fn free(root: &Path) -> u64 {
+    rustix::fs::statvfs(root).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Takes the disk's room for a file of `size` bytes; a file system that cannot is left to fail later.

@@ -21,6 +21,7 @@ mod hub_simulator;
 mod offline;
 mod range;
 mod references;
+mod renamed;
 mod resume;
 mod reuse;
 mod rings;
