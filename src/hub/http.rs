@@ -130,8 +130,9 @@ impl Http {
             url = next.map_err(|why| broken(&url, why))?;
             let next = self.ready(purpose, &url).await?;
             if lane == Lane::Content && !Arc::ptr_eq(&next, &route) {
-                admission.slot = None;
-                admission.slot = Some(next.enter().await);
+                // Nothing is held while waiting: those who have the next host's slots may be waiting for this permit.
+                drop(admission);
+                admission = self.admit(lane, &next).await?;
             }
             route = next;
         }

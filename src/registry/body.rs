@@ -22,6 +22,9 @@ use super::multipart::{Layout, Segment};
 use crate::error::Error;
 use crate::oci::Digest;
 
+/// Bytes of an early answer that come at the interval; those after them take three times as long.
+const QUICK: usize = 20;
+
 /// How much is read first, and how much at most.
 const FIRST: usize = 64 << 10;
 const MOST: usize = 512 << 10;
@@ -221,7 +224,7 @@ pub struct Drip {
 }
 
 impl Drip {
-    /// Sends a byte of `prefix` at once and after each interval until `document` is there.
+    /// Sends a byte of `prefix` at once and after each interval, later after three, until `document` is there.
     ///
     /// At once, because where a body ends with its connection (HTTP/1.0, as some gateways speak it) only its bytes tell that it is not
     /// whole: one byte of a document is not valid JSON, and none might pass for an empty answer.
@@ -275,8 +278,13 @@ impl Body for Drip {
             return Poll::Pending;
         }
         ready!(self.timer.as_mut().poll(cx));
-        let next = Instant::now() + self.every;
-        self.timer.as_mut().reset(next);
+        // The bytes are few: after the first ones they are spent slowly, still within the minute that idle timers give.
+        let pause = if self.sent < QUICK {
+            self.every
+        } else {
+            self.every * 3
+        };
+        self.timer.as_mut().reset(Instant::now() + pause);
         let byte = Bytes::from_static(&self.prefix[self.sent..=self.sent]);
         self.sent += 1;
         Poll::Ready(Some(Ok(Frame::data(byte))))

@@ -134,7 +134,11 @@ impl Registry {
             Route::Health => Ok(text(b"ok\n")),
             Route::Base => Ok(reply::typed("application/json", Bytes::from_static(b"{}"))),
             Route::Catalog => Ok(tags::catalog(query, &content.catalog().await?)),
-            Route::Tags(name) => Ok(tags::list(&name, query, &content.tags(&name).await?)),
+            Route::Tags(name) => {
+                let asked = tokio::time::timeout(manifests::FIND, content.tags(&name)).await;
+                let all = asked.unwrap_or_else(|_| Err(manifests::too_slow(&name)))?;
+                Ok(tags::list(&name, query, &all))
+            }
             Route::Referrers(..) => Ok(tags::referrers(query)),
             Route::Manifest(name, Reference::Tag(tag)) => {
                 manifests::by_tag(self, method, headers, &name, &tag).await

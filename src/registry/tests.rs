@@ -367,8 +367,19 @@ async fn an_image_that_comes_in_time_is_answered_as_if_it_had_been_there() {
         (502, "UNAVAILABLE")
     );
     // The finding took longer than the waiting may; the fill still gets its moment.
-    let late = get("/v2/org/model/manifests/late-60").await;
+    let late = get("/v2/org/model/manifests/late-24").await;
     assert_eq!(header(&late, "content-length"), ready().size.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_does_not_say_what_is_there_is_told_before_clients_give_up() {
+    let start = Instant::now();
+    let lost = get("/v2/org/model/manifests/late-60").await;
+    assert_eq!(start.elapsed(), Duration::from_secs(25));
+    assert_eq!(
+        (lost.status().as_u16(), &*code(&lost)),
+        (504, "UNAVAILABLE")
+    );
 }
 
 #[tokio::test(start_paused = true)]

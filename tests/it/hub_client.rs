@@ -352,3 +352,35 @@ async fn hostile_listings_are_refused() {
         assert!(error.contains(word), "{error}");
     }
 }
+
+/// Review: a body of a known address takes its host's slot and then waits for a permit; a redirect holds a permit and waits for the slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn review_known_and_new_addresses_do_not_wait_for_each_other() {
+    let mut files = Files::new();
+    for i in 0..80 {
+        files = files.file(format!("f{i:02}"), Content::pattern(200_000, i).lfs(true));
+    }
+    let hub = Hub::start(World::new().repo(Repo::model(ID).commit(files))).await;
+    let client = HubClient::new(HubSettings {
+        endpoint: hub.url().parse().expect("an endpoint"),
+        connections: 4,
+        ..HubSettings::default()
+    })
+    .expect("a client");
+    let (repo, commit) = (id(ID), commit(&hub, ID));
+    let snapshot = client.snapshot(&repo, commit).await.expect("a listing");
+    let remotes: Vec<_> = snapshot
+        .files()
+        .iter()
+        .map(|e| remote(&repo, commit, e))
+        .collect();
+    // The first half is known.
+    for file in &remotes[..40] {
+        read(&client, file, 0..1000).await.expect("bytes");
+    }
+    let mixed = (0..40).flat_map(|i| [&remotes[i], &remotes[40 + i]]);
+    let all =
+        futures_util::future::try_join_all(mixed.map(|file| read(&client, file, 0..file.size)));
+    let done = tokio::time::timeout(Duration::from_secs(20), all).await;
+    assert!(done.is_ok(), "80 reads of 200 kB hang");
+}
