@@ -31,7 +31,8 @@ pub(super) type Locations = Cache<Key, Url>;
 /// others keep it busy.
 const CROWDED: u32 = 16;
 
-/// Bytes after which earlier failures are forgotten: a host that sends one byte for each connection does not get connections without end.
+/// Bytes after which earlier failures are forgotten, or an eighth of what is wanted if that is less: a host that sends one byte for each
+/// connection does not get connections without end.
 const PROGRESS: u64 = 64 << 10;
 
 /// What readers of one client share.
@@ -60,6 +61,8 @@ pub(super) struct Reader {
     crowded: u32,
     /// Bytes that came since the last failure.
     gained: u64,
+    /// How many of them are progress.
+    progress: u64,
 }
 
 /// A body that is being read.
@@ -87,6 +90,7 @@ impl Reader {
             place,
             key: (file.repo.clone(), file.commit, file.path.clone()),
             whole: want == (0..file.size),
+            progress: PROGRESS.min((want.end - want.start).div_ceil(8)),
             file,
             want,
             open: None,
@@ -134,7 +138,7 @@ impl Reader {
         open.ahead = bytes.split_off(left.min(bytes.len()));
         self.want.start += bytes.len() as u64;
         self.gained += bytes.len() as u64;
-        if self.gained >= PROGRESS {
+        if self.gained >= self.progress {
             (self.failures, self.crowded) = (0, 0);
         }
         if !self.want.is_empty() {
