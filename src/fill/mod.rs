@@ -11,10 +11,11 @@ mod memory;
 mod outcome;
 mod progress;
 mod resolve;
+mod upkeep;
 mod window;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 
@@ -29,6 +30,7 @@ use crate::store::{ImageKey, Order, Store, StoreError, Stored};
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
 pub use progress::Progress;
+pub use upkeep::Upkeep;
 
 /// How fills behave.
 #[derive(Debug, Clone)]
@@ -190,6 +192,7 @@ impl Images {
             key,
             repo: head.repo,
             tag: tag.clone(),
+            recipes: Vec::new(),
         };
         let (flight, outcome) = self.flights.join(&self.shared, order);
         Ok(Found::Filling(flight, outcome))
@@ -250,7 +253,15 @@ impl Images {
 
     async fn stored(&self, key: &ImageKey) -> Result<Option<Stored>, Error> {
         let key = key.clone();
-        self.shared.with_store(move |store| store.image(&key)).await
+        let now = SystemTime::now();
+        let look = move |store: &Store| {
+            let found = store.image(&key)?;
+            if let Some(stored) = &found {
+                store.touch(&stored.index, now);
+            }
+            Ok(found)
+        };
+        self.shared.with_store(look).await
     }
 
     /// Remembers what a tag means, if that is news.
@@ -262,7 +273,7 @@ impl Images {
         tag: &Tag,
     ) -> Result<(), Error> {
         let (key, repo, tag) = (key.clone(), head.repo.clone(), tag.clone());
-        let now = std::time::SystemTime::now();
+        let now = SystemTime::now();
         self.shared
             .with_store(move |store| store.set_tag(&key, &repo, stored, &tag, now))
             .await
@@ -286,7 +297,7 @@ impl Shared {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
-            StoreError::Full { .. } => Kind::InsufficientStorage,
+            StoreError::Full { .. } | StoreError::NoRoom { .. } => Kind::InsufficientStorage,
             StoreError::Io { .. }
             | StoreError::Locked(_)
             | StoreError::Foreign(..)

@@ -18,6 +18,7 @@ use crate::error::{Error, Kind};
 use crate::image::ImageName;
 use crate::oci::Digest;
 use crate::server::Body;
+use crate::store::Lease;
 
 /// The blob `digest`, as far as an image of this repository has it.
 pub async fn get(
@@ -43,15 +44,16 @@ pub async fn get(
 
 /// The answer that gives what is wanted of a blob.
 fn answer(blob: Blob, digest: Digest, wanted: Resolved) -> Response<Body> {
-    let Blob { file, size } = blob;
+    let Blob { file, size, lease } = blob;
+    let stream = |status, layout| stream(file, lease, digest, status, layout);
     let partial = StatusCode::PARTIAL_CONTENT;
     match wanted {
-        Resolved::Whole => stream(file, digest, StatusCode::OK, Layout::file(0..size)),
+        Resolved::Whole => stream(StatusCode::OK, Layout::file(0..size)),
         Resolved::Unsatisfiable => past_the_end(size),
         Resolved::Parts(parts) => match parts.as_slice() {
             [range] => {
                 let place = content_range(range, size);
-                let mut response = stream(file, digest, partial, Layout::file(range.clone()));
+                let mut response = stream(partial, Layout::file(range.clone()));
                 response
                     .headers_mut()
                     .insert(CONTENT_RANGE, reply::value(&place));
@@ -61,7 +63,7 @@ fn answer(blob: Blob, digest: Digest, wanted: Resolved) -> Response<Body> {
                 let boundary = boundary(&digest);
                 let layout = Layout::multipart(&boundary, parts, size);
                 let kind = format!("multipart/byteranges; boundary={boundary}");
-                let mut response = stream(file, digest, partial, layout);
+                let mut response = stream(partial, layout);
                 response
                     .headers_mut()
                     .insert(CONTENT_TYPE, reply::value(&kind));
@@ -71,9 +73,16 @@ fn answer(blob: Blob, digest: Digest, wanted: Resolved) -> Response<Body> {
     }
 }
 
-fn stream(file: File, digest: Digest, status: StatusCode, layout: Layout) -> Response<Body> {
+fn stream(
+    file: File,
+    lease: Option<Lease>,
+    digest: Digest,
+    status: StatusCode,
+    layout: Layout,
+) -> Response<Body> {
     let length = layout.length();
-    let mut response = Response::new(FileBody::new(file, layout, digest).boxed_unsync());
+    let body = FileBody::new(file, lease, layout, digest);
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -126,7 +135,11 @@ mod tests {
         let wanted = RangeSet::parse(range)
             .unwrap()
             .map_or(Resolved::Whole, |set| set.resolve(SIZE));
-        let blob = Blob { file, size: SIZE };
+        let blob = Blob {
+            file,
+            size: SIZE,
+            lease: None,
+        };
         let (head, body) = answer(blob, Digest::of(&bytes()), wanted).into_parts();
         let text = |name| {
             let value = head.headers.get(name).map(|v| v.to_str().unwrap());

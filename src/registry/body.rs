@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep};
 use super::multipart::{Layout, Segment};
 use crate::error::Error;
 use crate::oci::Digest;
+use crate::store::Lease;
 
 /// Bytes of an early answer that come at the interval; those after them take three times as long.
 const QUICK: usize = 20;
@@ -41,6 +42,8 @@ pub struct FileBody {
     /// for every buffer of this size, which costs half of the speed.
     last: Option<Bytes>,
     state: State,
+    /// Keeps the blob from being deleted.
+    _lease: Option<Lease>,
 }
 
 enum State {
@@ -52,7 +55,7 @@ enum State {
 
 impl FileBody {
     /// Sends `layout` of `file`, which is the blob `digest`. Must be polled on a runtime.
-    pub fn new(file: File, layout: Layout, digest: Digest) -> Self {
+    pub fn new(file: File, lease: Option<Lease>, layout: Layout, digest: Digest) -> Self {
         let left = layout.length();
         let segments = layout.into_segments();
         Self {
@@ -62,6 +65,7 @@ impl FileBody {
             first: true,
             last: None,
             state: State::Idle(Source { file, segments }),
+            _lease: lease,
         }
     }
 
@@ -314,7 +318,7 @@ mod tests {
     }
 
     fn body(bytes: &[u8], layout: Layout) -> FileBody {
-        FileBody::new(file(bytes), layout, Digest::of(b""))
+        FileBody::new(file(bytes), None, layout, Digest::of(b""))
     }
 
     fn pattern(size: usize) -> Vec<u8> {

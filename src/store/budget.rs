@@ -220,6 +220,16 @@ impl Room {
         counts.published = counts.published.saturating_sub(bytes);
     }
 
+    /// Counts the published bytes anew; nothing else is counted meanwhile.
+    pub(super) fn count(
+        &self,
+        published: impl FnOnce() -> Result<u64, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut counts = self.counts();
+        counts.published = published()?;
+        Ok(())
+    }
+
     /// A poisoned lock is taken all the same: each change is a few numbers.
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)

@@ -3,6 +3,7 @@
 //! Keys: `images` NAME NUL LAYOUT NUL COMMIT; `layers` RECIPE; `members` REPOSITORY NUL DIGEST; `meta` "index.json" → its digest;
 //! `used` DIGEST → milliseconds since 1970 (8 bytes, big-endian). Other values are JSON.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -120,6 +121,14 @@ impl Index {
     pub(super) fn layer(&self, recipe: &Digest) -> Result<Option<LayerRecord>, StoreError> {
         let value = self.layers.get(recipe.as_bytes())?;
         value.map(|v| parse(&v)).transpose()
+    }
+
+    /// The layers that recipes are known for.
+    pub(super) fn layer_digests(&self) -> Result<HashSet<Digest>, StoreError> {
+        let records = self.layers.iter().values();
+        records
+            .map(|value| Ok(parse::<LayerRecord>(&value?)?.descriptor.digest))
+            .collect()
     }
 
     pub(super) fn put_layer(

@@ -22,7 +22,7 @@ const TIME: &str = "io.hf-oci.time";
 const PINNED: &str = "io.hf-oci.pinned";
 
 /// A name and tag, and the image they mean.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     /// The name.
     pub name: String,
@@ -115,9 +115,14 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Digest of the `index.json` that was read.
+    /// Digest of the `index.json` that was read or last written.
     pub(super) const fn digest(&self) -> Option<Digest> {
         self.digest
+    }
+
+    /// Notes which bytes `index.json` has now.
+    pub(super) fn written(&mut self, bytes: &[u8]) {
+        self.digest = Some(Digest::of(bytes));
     }
 
     pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
@@ -169,13 +174,14 @@ impl Layout {
     /// Pins a reference, or ends that; tells whether there is such a reference. A commit that is only known by its tags gets a
     /// reference of its own.
     pub(super) fn pin(&mut self, name: &str, tag: &str, pinned: bool) -> bool {
-        if self.find(name, tag).is_none()
-            && let Ok(commit) = tag.parse::<Commit>()
-            && let Some(same) = self.references().find(|r| r.name == name && r.commit == commit)
-        {
-            let tag = tag.to_owned();
-            let same = same.clone();
-            self.insert(Reference { tag, ..same });
+        if pinned && self.find(name, tag).is_none() {
+            let commit = tag.parse::<Commit>().ok();
+            let same = |r: &&Reference| r.name == name && Some(r.commit) == commit;
+            let same = self.references().find(same).cloned();
+            if let Some(mut same) = same {
+                same.tag = tag.to_owned();
+                self.insert(same);
+            }
         }
         let key = (name.to_owned(), tag.to_owned());
         match self.references.get_mut(&key) {

@@ -28,7 +28,7 @@ use crate::repo::RepoId;
 const PARTS: usize = 512;
 
 /// A layer that nobody went on with for so long is given up.
-const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Where the layer of a recipe is filled.
 fn folder(root: &Path, recipe: &Digest) -> PathBuf {

@@ -82,7 +82,11 @@ fn assert_whole(root: &Path, image: &NewImage, stored: Stored) {
     }
     let recipe = Digest::of(b"recipe layer one");
     assert_eq!(
-        store.layer(&recipe).expect("an index").as_ref(),
+        store
+            .layer(&recipe)
+            .expect("an index")
+            .map(|(record, _)| record)
+            .as_ref(),
         Some(&image.layers[0])
     );
     assert_eq!(store.catalog().expect("names"), ["org/model"]);

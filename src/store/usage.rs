@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::leases::{SHARDS, shard};
+use super::{Store, StoreError};
 use crate::oci::Digest;
 
 /// Milliseconds since 1970.
@@ -73,6 +74,22 @@ impl Usage {
     fn lock(&self, digest: &Digest) -> MutexGuard<'_, HashMap<Digest, Use>> {
         let shard = &self.0[shard(digest)];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Notes that an index or layer is used now: what was not used for long is evicted first.
+    pub fn touch(&self, digest: &Digest, now: SystemTime) {
+        self.usage.touch(digest, now);
+    }
+
+    /// Writes down what was used since the last time.
+    pub fn save_uses(&self) -> Result<(), StoreError> {
+        let news = self.usage.take_news();
+        if news.is_empty() {
+            return Ok(());
+        }
+        self.index.put_uses(&news)
     }
 }
 
