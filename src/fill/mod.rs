@@ -25,7 +25,7 @@ use crate::image::ImageName;
 use crate::image::Layout;
 use crate::oci::{Digest, Tag, spell_tag};
 use crate::repo::Commit;
-use crate::store::{ImageKey, Order, Store, StoreError, Stored};
+use crate::store::{ImageKey, Order, Reference, Store, StoreError, Stored};
 
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
@@ -239,6 +239,29 @@ impl Images {
             self.flights.join(&self.shared, order);
         }
         Ok(count)
+    }
+
+    /// Fills images again that are not whole any more, one after the other, detached.
+    pub fn refetch(self: &Arc<Self>, damaged: Vec<Reference>) {
+        let images = Arc::clone(self);
+        tokio::spawn(async move {
+            for reference in damaged {
+                let Some((key, tag)) = reference.key().zip(reference.tag.parse().ok()) else {
+                    continue;
+                };
+                let order = Order {
+                    key,
+                    repo: reference.repo,
+                    tag,
+                    recipes: Vec::new(),
+                };
+                let (mut flight, _) = images.flights.join(&images.shared, order);
+                let done = flight.done().await;
+                if done.is_err_and(|error| error.kind == Kind::Unavailable) {
+                    break;
+                }
+            }
+        });
     }
 
     /// The fills under way, the oldest first.

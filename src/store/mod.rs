@@ -210,6 +210,13 @@ impl Store {
         self.lock_layout().tags(repo)
     }
 
+    /// The tags that are cached of one name, sorted.
+    pub fn tags_of(&self, name: &str) -> Vec<String> {
+        let layout = self.lock_layout();
+        let same = layout.references().filter(|r| r.name == name);
+        same.map(|r| r.tag.clone()).collect()
+    }
+
     /// All known commits of `repo`, each once.
     pub fn known_commits(&self, repo: &RepoId) -> Vec<Commit> {
         self.lock_layout().commits(repo)

@@ -41,7 +41,7 @@ pub(super) struct Noted {
 
 impl Reference {
     /// The key of the image that it means; `None` if its name is none.
-    pub(super) fn key(&self) -> Option<ImageKey> {
+    pub fn key(&self) -> Option<ImageKey> {
         Some(ImageKey {
             name: ImageName::parse(&self.name).ok()?,
             layout: self.layout,
