@@ -193,7 +193,7 @@ impl Store {
         need: u64,
         gone: &mut Gone,
     ) -> Result<(), StoreError> {
-        let until = gone.bytes() + need;
+        let until = gone.bytes().saturating_add(need);
         for (digest, _) in loose {
             if gone.bytes() >= until {
                 break;
@@ -251,8 +251,8 @@ impl Store {
             .collect();
         let mut keys: Vec<_> = references.iter().filter_map(|r| r.key()).collect();
         keys.retain(|key| !still.contains(key));
-        self.index
-            .forget(&keys, &lost_members(cached, references))?;
+        let lost = lost_members(cached, references);
+        self.indexed(|index| index.forget(&keys, &lost))?;
         self.stamp(writing)?;
         self.take_out(&free, u64::MAX, gone)?;
         gone.images += dropped.len() as u64;
@@ -282,7 +282,9 @@ impl Store {
             return;
         }
         // What stays there is looked at again when it is asked for: it says where a blob was, not that it is.
-        if let Err(error) = self.index.forget_blobs(|digest| digests.contains(digest)) {
+        if let Err(error) =
+            self.indexed(|index| index.forget_blobs(|digest| digests.contains(digest)))
+        {
             tracing::warn!(%error, "the index could not forget blobs that are gone");
         }
     }

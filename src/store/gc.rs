@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::evict::Gone;
-use super::index::Sizes;
+use super::index::{Index, Sizes};
 use super::{Reference, Store, StoreError, Writing, blobs, lock, staging};
 use crate::oci::Digest;
 
@@ -179,7 +179,7 @@ impl Store {
         if sweep.young.is_zero() || loose.is_empty() {
             return Ok(());
         }
-        let known = self.index.layer_digests()?;
+        let known = self.indexed(Index::layer_digests)?;
         let young = |digest: &Digest| {
             let file = fs::metadata(self.root.join(blobs::place(digest)));
             let age = file.and_then(|f| f.modified()).ok()?.elapsed();

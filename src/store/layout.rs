@@ -45,7 +45,7 @@ pub struct Reference {
 }
 
 /// What `index.json` says. Entries that other tools put there are kept as they are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Layout {
     references: BTreeMap<(String, String), Reference>,
     foreign: Vec<Value>,

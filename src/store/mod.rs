@@ -16,6 +16,7 @@ mod budget;
 mod error;
 mod evict;
 mod gc;
+mod healing;
 mod index;
 mod layout;
 mod leases;
@@ -91,7 +92,7 @@ pub struct Stored {
 /// The data directory of one server, locked for it.
 pub struct Store {
     root: PathBuf,
-    index: index::Index,
+    index: healing::Healing,
     /// Held for moments only: it is read on the runtime's threads.
     layout: Mutex<layout::Layout>,
     /// Whoever writes `index.json`, or decides from it what goes, has this.
@@ -133,7 +134,7 @@ impl Store {
         let room = budget::Room::new(root, limits, published, staging::layers(root)?);
         Ok(Self {
             root: root.to_owned(),
-            index,
+            index: healing::Healing::new(index),
             layout: Mutex::new(layout),
             writing: Mutex::new(()),
             reserving: Mutex::new(()),
@@ -154,7 +155,7 @@ impl Store {
 
     /// Whether `digest` (an index, manifest, config or layer) is part of an image of `repo`, whose letters are folded.
     pub fn member(&self, repo: &RepoId, digest: &Digest) -> Result<Option<Member>, StoreError> {
-        self.index.member(repo, digest)
+        self.indexed(|index| index.member(repo, digest))
     }
 
     /// Opens a published blob and tells its length; `None` if it is not there. It stays while the lease is held.
@@ -224,7 +225,7 @@ impl Store {
 
     /// The image of a key, if all its layers are there.
     pub fn image(&self, key: &ImageKey) -> Result<Option<Stored>, StoreError> {
-        let Some((stored, layers)) = self.index.image(key)? else {
+        let Some((stored, layers)) = self.indexed(|index| index.image(key))? else {
             return Ok(None);
         };
         let whole = layers
@@ -235,7 +236,7 @@ impl Store {
 
     /// The layer of a recipe, if its blob is there. It stays while the lease is held.
     pub fn layer(&self, recipe: &Digest) -> Result<Option<(LayerRecord, Lease)>, StoreError> {
-        let Some(record) = self.index.layer(recipe)? else {
+        let Some(record) = self.indexed(|index| index.layer(recipe))? else {
             return Ok(None);
         };
         let lease = self.lease(&record.descriptor.digest);
@@ -284,7 +285,7 @@ impl Store {
     ) -> Result<Lease, StoreError> {
         let lease = self.lease(&record.descriptor.digest);
         staging.publish(&record.descriptor.digest)?;
-        self.index.put_layer(recipe, record)?;
+        self.indexed(|index| index.put_layer(recipe, record))?;
         Ok(lease)
     }
 
@@ -324,7 +325,7 @@ impl Store {
         };
         let writing = self.lock_writing();
         // The index learns first what must be there when a request comes; its stamp, last, says which index.json it is of.
-        self.index.put_image(image, stored)?;
+        self.indexed(|index| index.put_image(image, stored))?;
         self.usage.touch(&stored.index, now);
         self.write_layout(&writing, |layout| layout.set(reference))?;
         self.stamp(&writing)?;
@@ -356,7 +357,7 @@ impl Store {
             pinned: false,
         };
         let writing = self.lock_writing();
-        if self.index.image(key)?.is_none() {
+        if self.indexed(|index| index.image(key))?.is_none() {
             return Ok(());
         }
         self.write_layout(&writing, |layout| layout.set(reference))?;
@@ -385,7 +386,7 @@ impl Store {
     /// Notes in the sled index of which `index.json` it is.
     fn stamp(&self, _: &Writing<'_>) -> Result<(), StoreError> {
         let digest = self.lock_layout().digest();
-        digest.map_or(Ok(()), |digest| self.index.stamp(&digest))
+        digest.map_or(Ok(()), |digest| self.indexed(|index| index.stamp(&digest)))
     }
 
     fn lock_writing(&self) -> Writing<'_> {

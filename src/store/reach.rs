@@ -77,7 +77,7 @@ impl Store {
     /// As the sled index knows it, else as its documents tell.
     fn blobs_of(&self, index: Digest, references: &[Reference]) -> Result<Sizes, StoreError> {
         for key in references.iter().filter_map(Reference::key) {
-            if let Some(mut blobs) = self.index.blobs(&key)?
+            if let Some(mut blobs) = self.indexed(|index| index.blobs(&key))?
                 && blobs.iter().any(|(digest, _)| *digest == index)
             {
                 blobs.sort_unstable();
@@ -110,7 +110,7 @@ impl Store {
         let mut noted = Noted::default();
         for order in staging::orders(&self.root)? {
             for recipe in order.recipes {
-                if let Some(layer) = self.index.layer(&recipe)? {
+                if let Some(layer) = self.indexed(|index| index.layer(&recipe))? {
                     noted.blobs.insert(layer.descriptor.digest);
                 }
                 noted.recipes.insert(recipe);

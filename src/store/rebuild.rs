@@ -26,6 +26,14 @@ pub(super) fn open(root: &Path, layout: &Layout) -> Result<Index, StoreError> {
             Ok(Err(error)) => tracing::warn!(%error, "the index is damaged: rebuilding it"),
             Err(_) => tracing::warn!("the index is damaged: rebuilding it"),
         }
+    }
+    anew(root, layout)
+}
+
+/// Makes the index of `layout` anew; whatever stands in its place must be closed, and is set aside.
+pub(super) fn anew(root: &Path, layout: &Layout) -> Result<Index, StoreError> {
+    let folder = root.join("index");
+    if folder.exists() {
         set_aside(root, &folder)?;
     }
     rebuild(root, &folder, layout)

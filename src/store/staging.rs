@@ -198,7 +198,7 @@ fn begin(folder: &Path, size: u64) -> io::Result<File> {
 }
 
 /// Bytes that the disk has left for us; 0 if it does not tell.
-fn free(root: &Path) -> u64 {
+pub(super) fn free(root: &Path) -> u64 {
     rustix::fs::statvfs(root).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 

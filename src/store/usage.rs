@@ -71,6 +71,14 @@ impl Usage {
         news
     }
 
+    /// Counts everything as news: the sled index has forgotten it.
+    pub(super) fn renew(&self) {
+        for shard in &self.0 {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.values_mut().for_each(|one| one.news = true);
+        }
+    }
+
     fn lock(&self, digest: &Digest) -> MutexGuard<'_, HashMap<Digest, Use>> {
         let shard = &self.0[shard(digest)];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,7 +97,7 @@ impl Store {
         if news.is_empty() {
             return Ok(());
         }
-        self.index.put_uses(&news)
+        self.indexed(|index| index.put_uses(&news))
     }
 }
 

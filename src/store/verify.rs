@@ -175,7 +175,7 @@ impl Store {
             }
         }
         for finding in missing.values().filter(|_| repair) {
-            self.index.forget(&keys(finding), &[])?;
+            self.indexed(|index| index.forget(&keys(finding), &[]))?;
         }
         drop(writing);
         for finding in missing.into_values() {
@@ -195,7 +195,7 @@ impl Store {
             self.room.removed(size);
             tracing::warn!(digest = %finding.digest, "a bad blob is moved to quarantine");
         }
-        self.index.forget(&keys(finding), &[])
+        self.indexed(|index| index.forget(&keys(finding), &[]))
     }
 }
 

@@ -1,13 +1,12 @@
 //! The real binary, killed at random moments: nothing published is wrong, nothing is lost, and no fill begins again.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use hf_oci::oci::Digest;
 
+use crate::binary::Server;
 use crate::hub::{Files, Hub, Repo, World};
 
 /// Kills of one run; the long one is asked for by `HF_OCI_KILLS=100`.
@@ -21,49 +20,6 @@ const MODELS: u32 = 4;
 
 /// More than the memory that fills may hold cannot be lost at once.
 const WINDOW: u64 = 32 << 20;
-
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(data: &Path, hub: &Hub) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hf-oci"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--fill-memory",
-                "32MiB",
-                "--upstream",
-                hub.url(),
-                "--data-dir",
-            ])
-            .arg(data)
-            .env("HF_OCI_TAG_TTL", "0s")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let url = lines
-            .by_ref()
-            .map(|line| line.expect("text"))
-            .find_map(|line| {
-                let at = line.find("listening on ")? + "listening on ".len();
-                Some(line[at..].split(' ').next()?.to_owned())
-            })
-            .expect("a start-up line");
-        // The rest of the log must go somewhere.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("gone");
-    }
-}
 
 /// Small numbers that look random; the seed is printed with a failure.
 struct Dice(u64);
@@ -116,22 +72,83 @@ fn assert_sound(data: &Path) {
     }
 }
 
+/// Room for half of the models: each fill evicts another image.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_midst_of_evictions_it_stays_sound() {
+    let hub = Hub::start(world()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut dice = dice();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::new();
+    let max_size = (MODELS / 2) as u64 * 2 * FILE + (4 << 20);
+    let max = max_size.to_string();
+    let limits = ["--cache-max-size", &max, "--cache-min-free", "0"];
+    let (kills, mut evictions) = (kills(), 0);
+    for kill in 0..kills {
+        let server = Server::start(folder.path(), &hub, &limits);
+        if kill % 5 == 4 {
+            garble(&folder.path().join("index"), &mut dice);
+        }
+        // One that waits for its turn after another, so that most kills meet a fill that has just evicted.
+        let n = dice.roll(u64::from(MODELS));
+        let url = format!("{}/v2/org/m{n}/manifests/main", server.url);
+        let asked = http.get(&url).timeout(Duration::from_millis(400));
+        if asked.send().await.is_ok_and(|a| a.status() == 200) {
+            let next = (n + 1 + dice.roll(u64::from(MODELS) - 1)) % u64::from(MODELS);
+            let url = format!("{}/v2/org/m{next}/manifests/main", server.url);
+            let moment = Duration::from_millis(1 + dice.roll(60));
+            drop(http.get(url).timeout(moment).send().await);
+            evictions += 1;
+        }
+        server.kill();
+        assert_sound(folder.path());
+    }
+    let server = Server::start(folder.path(), &hub, &limits);
+    for n in 0..MODELS {
+        let url = format!("{}/v2/org/m{n}/manifests/main", server.url);
+        let mut status = 0;
+        for _ in 0..50 {
+            // A resumed fill may have the room just now.
+            let answer = http.get(&url).send().await.expect("an answer");
+            status = answer.status().as_u16();
+            answer.bytes().await.expect("a whole document");
+            if status != 507 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(status, 200);
+    }
+    server.stop();
+    assert_sound(folder.path());
+    let blobs = fs::read_dir(folder.path().join("blobs/sha256")).expect("a folder");
+    let bytes: u64 = blobs
+        .map(|e| e.expect("an entry").metadata().expect("a file").len())
+        .sum();
+    println!(
+        "{kills} kills, {evictions} of them after a fill, {bytes} bytes of at most {max_size}"
+    );
+    assert!(bytes <= max_size, "{bytes}");
+}
+
+fn dice() -> Dice {
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock");
+    let seed = since.as_nanos() as u64;
+    println!("seed {seed}");
+    Dice(seed)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_it_loses_nothing_and_begins_nothing_again() {
     let hub = Hub::start(world()).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let seed = SystemTime::UNIX_EPOCH
-        .elapsed()
-        .expect("a clock")
-        .as_nanos() as u64;
-    println!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = dice();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::new();
     let kills = kills();
     for kill in 0..kills {
         // Every few kills the fills are done and new ones are wanted.
-        let server = Server::start(folder.path(), &hub);
+        let server = Server::start(folder.path(), &hub, &[]);
         if kill % 4 == 3 {
             garble(&folder.path().join("index"), &mut dice);
         }
@@ -147,7 +164,7 @@ async fn killed_at_any_moment_it_loses_nothing_and_begins_nothing_again() {
         server.kill();
         assert_sound(folder.path());
     }
-    let server = Server::start(folder.path(), &hub);
+    let server = Server::start(folder.path(), &hub, &[]);
     for n in 0..MODELS {
         let url = format!("{}/v2/org/m{n}/manifests/main", server.url);
         let answer = http.get(url).send().await.expect("an answer");

@@ -193,7 +193,10 @@ async fn on_a_quite_full_disk_an_eviction_still_works() {
     pull(&proxy, &hub, 1).await;
     disk.fill(0);
     pull(&proxy, &hub, 2).await;
-    assert_eq!(proxy.store.catalog().expect("names"), ["org/m1", "org/m2"]);
+    // One layer's room is not quite enough: the documents need some too.
+    assert_eq!(proxy.store.catalog().expect("names"), ["org/m2"]);
+    pull(&proxy, &hub, 0).await;
+    pull(&proxy, &hub, 2).await;
     proxy.stop().await;
 }
 

@@ -3,6 +3,7 @@
 #[path = "../hub/mod.rs"]
 mod hub;
 
+mod binary;
 mod harness;
 
 mod bad_input;
