@@ -67,7 +67,9 @@ fn work(data: &Path, request: &Request, json: bool) -> Result<Event, Failure> {
             Ok(()) => return end(last),
             Err(AskError::Nobody) => {}
             Err(error) => {
-                return Err(Failure::new("cannot ask the running server").from(error));
+                return Err(Failure::new("cannot ask the running server")
+                    .from(error)
+                    .next("run this as the server's user, who owns the data folder"));
             }
         }
         match open(data)? {

@@ -17,7 +17,7 @@ use crate::fill::{FillSettings, Images, Upkeep};
 use crate::hub::{HubClient, HubSettings, Offline, Upstream};
 use crate::registry::{Registry, RegistrySettings};
 use crate::server::{self, ServerSettings, Shutdown, Tls};
-use crate::store::{Store, StoreError};
+use crate::store::{Limits, Store, StoreError};
 use crate::telemetry;
 
 /// Files that a server has open besides its connections: blobs being served and filled, the index, the upstream's connections.
@@ -131,7 +131,12 @@ async fn load_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, Failure> {
 
 /// Opens the store, away from the runtime's threads.
 async fn open_store(settings: &Settings) -> Result<Arc<Store>, Failure> {
-    let (dir, limits) = (settings.data_dir.clone(), settings.cache);
+    let dir = settings.data_dir.clone();
+    // What is given up offline cannot be fetched again, and nothing new comes that needs room.
+    let limits = match settings.offline {
+        true => Limits::default(),
+        false => settings.cache,
+    };
     let opened = tokio::task::spawn_blocking(move || Store::open_with(&dir, limits)).await;
     let opened = opened.map_err(|error| Failure::new("opening the store was lost").from(error))?;
     opened.map(Arc::new).map_err(|error| {

@@ -122,7 +122,9 @@ pub(super) fn move_to(
 
 /// Deletes what was taken out of its place. Of large files that takes its time.
 pub(super) fn delete(root: &Path, digest: &Digest) {
-    if let Err(error) = fs::remove_file(aside(root, digest)) {
+    if let Err(error) = fs::remove_file(aside(root, digest))
+        && error.kind() != ErrorKind::NotFound
+    {
         tracing::warn!(%error, %digest, "a blob could not be deleted; the next start tries again");
     }
 }

@@ -58,6 +58,20 @@ pub enum Limit {
     MinFree(u64),
 }
 
+impl Limit {
+    /// What an operator can do about it.
+    pub(super) const fn way_out(&self) -> &'static str {
+        match self {
+            Self::MaxSize(_) => {
+                "raise cache.max_size, or give up images with hf-oci rm or hf-oci unpin"
+            }
+            Self::MinFree(_) => {
+                "free some of the disk, lower cache.min_free, or give up images with hf-oci rm or hf-oci unpin"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -119,6 +133,8 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 struct Counts {
     published: u64,
+    /// How often `published` was changed.
+    changes: u64,
     /// By what is wanted.
     claims: HashMap<Digest, Claim>,
     /// The staging files, by their recipes. Their bytes are taken from the disk already.
@@ -182,10 +198,12 @@ impl Room {
         }))
     }
 
-    /// By how much the limits are passed as it is.
-    pub(super) fn over(&self) -> Result<Option<Short>, StoreError> {
+    /// By how much each limit is passed as it is, the most first.
+    pub(super) fn over(&self) -> Result<Vec<Short>, StoreError> {
         let disk = Disk::of(&self.root)?;
-        Ok(self.counts().short(&self.limits, &disk, &[]))
+        let mut over: Vec<Short> = self.counts().shorts(&self.limits, &disk, &[]).collect();
+        over.sort_by_key(|short| std::cmp::Reverse(short.bytes));
+        Ok(over)
     }
 
     /// The staging files that no fill under way has reserved.
@@ -207,26 +225,31 @@ impl Room {
         counts.staged.remove(recipe);
         counts.claims.remove(recipe);
         if new {
-            counts.published += bytes;
+            counts.publish(bytes);
         }
     }
 
     pub(super) fn added(&self, bytes: u64) {
-        self.counts().published += bytes;
+        self.counts().publish(bytes);
     }
 
     pub(super) fn removed(&self, bytes: u64) {
         let mut counts = self.counts();
         counts.published = counts.published.saturating_sub(bytes);
+        counts.changes += 1;
     }
 
-    /// Counts the published bytes anew; nothing else is counted meanwhile.
+    /// Takes a count of the published bytes for true, unless one came or went while it was made.
     pub(super) fn count(
         &self,
         published: impl FnOnce() -> Result<u64, StoreError>,
     ) -> Result<(), StoreError> {
+        let before = self.counts().changes;
+        let counted = published()?;
         let mut counts = self.counts();
-        counts.published = published()?;
+        if counts.changes == before {
+            counts.published = counted;
+        }
         Ok(())
     }
 
@@ -237,6 +260,11 @@ impl Room {
 }
 
 impl Counts {
+    const fn publish(&mut self, bytes: u64) {
+        self.published += bytes;
+        self.changes += 1;
+    }
+
     fn idle(&self) -> impl Iterator<Item = (&Digest, &u64)> {
         let claims = &self.claims;
         self.staged
@@ -254,6 +282,17 @@ impl Counts {
 
     /// The limit that is passed most if `wanted` is promised too.
     fn short(&self, limits: &Limits, disk: &Disk, wanted: &[Wanted]) -> Option<Short> {
+        self.shorts(limits, disk, wanted)
+            .max_by_key(|short| short.bytes)
+    }
+
+    /// The limits that are passed if `wanted` is promised too.
+    fn shorts(
+        &self,
+        limits: &Limits,
+        disk: &Disk,
+        wanted: &[Wanted],
+    ) -> impl Iterator<Item = Short> + use<> {
         let new = wanted.iter().filter(|w| !self.claims.contains_key(&w.0));
         let fresh: u64 = new
             .map(|(recipe, bytes)| {
@@ -281,7 +320,6 @@ impl Counts {
         max.into_iter()
             .chain([free])
             .filter(|short| short.bytes > 0)
-            .max_by_key(|short| short.bytes)
     }
 
     fn claim(&mut self, (what, bytes): Wanted) -> u64 {

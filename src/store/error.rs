@@ -16,18 +16,16 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The disk has no room.
-    #[error(
-        "the disk of the data directory is full: {needed} bytes are needed, {free} are free; make room and ask again"
-    )]
+    #[error("the disk of the data directory is full{}; free some of it and ask again", shortage(*.needed, *.free))]
     Full {
-        /// Bytes that were asked for, as far as they are known.
+        /// Bytes that were asked for, as far as they are known; else 0.
         needed: u64,
         /// Bytes that there are.
         free: u64,
     },
     /// The limits leave no room, and nothing more may be given up.
     #[error(
-        "there is no room for this image: {needed} are needed, {available} can be had under {limit}; what is pinned or in use stays; raise the limit, or remove or unpin images"
+        "there is no room for this image: {needed} are needed, {available} can be had under {limit}; what is pinned or in use stays; {}", .limit.way_out()
     )]
     NoRoom {
         /// Bytes that are needed.
@@ -53,9 +51,16 @@ impl StoreError {
         let what = what.into();
         move |source| match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Self::Full { needed: 1, free: 0 }
+                Self::Full { needed: 0, free: 0 }
             }
             _ => Self::Io { what, source },
         }
+    }
+}
+
+fn shortage(needed: u64, free: u64) -> String {
+    match needed {
+        0 => String::new(),
+        needed => format!(": {} are needed, {} are free", Bytes(needed), Bytes(free)),
     }
 }

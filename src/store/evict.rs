@@ -8,9 +8,10 @@
 //! the blobs. After a crash there are at most blobs that nothing reaches.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::budget::{Bytes, Reservation, Wanted};
+use super::budget::{Bytes, Limit, Reservation, Wanted};
 use super::index::Sizes;
 use super::reach::Cached;
 use super::{Reference, Store, StoreError, Writing, blobs, lock};
@@ -65,12 +66,16 @@ impl Store {
     /// before. If it cannot be had, nothing is given up for it.
     pub fn reserve(&self, wanted: &[Wanted]) -> Result<Reservation, StoreError> {
         let _one = lock(&self.reserving);
-        let mut tries = 0;
+        let (mut tries, mut unsettled) = (0, false);
         loop {
             let short = match self.room.claim(wanted)? {
                 Ok(reservation) => return Ok(reservation),
                 Err(short) => short,
             };
+            if std::mem::take(&mut unsettled) && matches!(short.limit, Limit::MinFree(_)) {
+                self.settle();
+                continue;
+            }
             let possible = self.make_room(short.bytes, wanted, tries == TRIES)?;
             if possible < short.bytes || tries == TRIES {
                 let needed: u64 = wanted.iter().map(|(_, bytes)| bytes).sum();
@@ -81,25 +86,43 @@ impl Store {
                 });
             }
             tries += 1;
+            unsettled = true;
         }
     }
 
-    /// Brings the cache back under its limits, as far as it can be, if others took the disk or a limit was lowered.
+    /// Lets the file system finish what was deleted: some tell of the room only then. Best effort.
+    fn settle(&self) {
+        let synced = fs::File::open(&self.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
+        if let Err(error) = synced {
+            tracing::warn!(%error, "the file system of the data directory could not be synced");
+        }
+    }
+
+    /// Brings the cache back under its limits if others took the disk or a limit was lowered: under `max_size` as far as it can be,
+    /// under `min_free` if it can be.
     pub fn trim(&self) -> Result<(), StoreError> {
-        if self.room.over()?.is_none() {
+        if self.room.over()?.is_empty() {
+            self.told_over.store(false, Relaxed);
             return Ok(());
         }
         let _one = lock(&self.reserving);
-        let Some(short) = self.room.over()? else {
-            return Ok(());
-        };
-        let possible = self.make_room(short.bytes, &[], false)?;
-        if possible < short.bytes {
-            tracing::warn!(
-                missing = short.bytes - possible, limit = %short.limit,
-                "the cache is over its limit, and what is left of it is pinned or in use"
-            );
-            self.make_room(possible, &[], false)?;
+        for short in self.room.over()? {
+            let possible = self.make_room(short.bytes, &[], false)?;
+            if possible >= short.bytes {
+                break;
+            }
+            if !self.told_over.swap(true, Relaxed) {
+                let missing = Bytes(short.bytes - possible);
+                tracing::warn!(
+                    %missing, limit = %short.limit, hint = short.limit.way_out(),
+                    "the cache cannot be brought under its limit, because of what others have, is pinned or in use"
+                );
+            }
+            // Others have taken the disk if giving up all would not do: then the images are worth more than the room.
+            if let Limit::MaxSize(_) = short.limit {
+                self.make_room(possible, &[], false)?;
+                break;
+            }
         }
         Ok(())
     }
@@ -164,7 +187,7 @@ impl Store {
                     *count
                 });
                 if left == 0 && !foreign.contains(digest) {
-                    plan.bytes += size;
+                    plan.bytes = plan.bytes.saturating_add(*size);
                 }
             }
             plan.images.push(image);
@@ -277,7 +300,11 @@ impl Store {
             blobs::delete(&self.root, digest);
             self.usage.forget(digest);
         }
-        let digests: HashSet<&Digest> = gone.blobs.iter().map(|(digest, _)| digest).collect();
+        // One that a fill has published again meanwhile is known again.
+        let digests = gone.blobs.iter().map(|(digest, _)| digest);
+        let digests: HashSet<&Digest> = digests
+            .filter(|digest| !self.root.join(blobs::place(digest)).exists())
+            .collect();
         if digests.is_empty() {
             return;
         }

@@ -9,8 +9,8 @@ use super::index::{Index, Sizes};
 use super::{Reference, Store, StoreError, Writing, blobs, lock, staging};
 use crate::oci::Digest;
 
-/// Blobs that are collected between two pauses.
-const BATCH: usize = 64;
+/// Blobs that are collected between two pauses. Each step looks at all blobs, so of many there should be few steps.
+const BATCH: usize = 1024;
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,10 +81,14 @@ impl Store {
     /// never evicted.
     pub fn pin(&self, name: &str, tag: &str, pinned: bool) -> Result<bool, StoreError> {
         let writing = self.lock_writing();
-        let mut known = false;
-        self.write_layout(&writing, |layout| known = layout.pin(name, tag, pinned))?;
+        if !self.lock_layout().clone().pin(name, tag, pinned) {
+            return Ok(false);
+        }
+        self.write_layout(&writing, |layout| {
+            layout.pin(name, tag, pinned);
+        })?;
         self.stamp(&writing)?;
-        Ok(known)
+        Ok(true)
     }
 
     /// Removes a reference, or all of a name; with the last reference of an image go the blobs that no other one has. What is in use

@@ -140,7 +140,7 @@ impl Index {
         Ok(())
     }
 
-    /// The image of a key, with the digests and sizes of its layers.
+    /// The image of a key, with the digests and sizes of all its blobs.
     pub(super) fn image(&self, key: &ImageKey) -> Result<Option<(Stored, Sizes)>, StoreError> {
         let Some(value) = self.images.get(image_key(key))? else {
             return Ok(None);
@@ -150,7 +150,7 @@ impl Index {
             index: value.index,
             size: value.size,
         };
-        Ok(Some((stored, value.layers)))
+        Ok(Some((stored, value.blobs())))
     }
 
     /// Learns an image: its members, then itself.

@@ -107,6 +107,8 @@ pub struct Store {
     left: Mutex<HashSet<Digest>>,
     /// Whether `index.json` lacks what is in memory, because writing it failed.
     behind: AtomicBool,
+    /// Whether it was told that the cache cannot be brought under its limits.
+    told_over: AtomicBool,
     _lock: File,
 }
 
@@ -144,6 +146,7 @@ impl Store {
             evictions: Evictions::default(),
             left: Mutex::default(),
             behind: AtomicBool::new(false),
+            told_over: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -223,15 +226,15 @@ impl Store {
         self.lock_layout().commits(repo)
     }
 
-    /// The image of a key, if all its layers are there.
+    /// The image of a key, if all its layers and documents are there.
     pub fn image(&self, key: &ImageKey) -> Result<Option<Stored>, StoreError> {
-        let Some((stored, layers)) = self.indexed(|index| index.image(key))? else {
+        let Some((stored, blobs)) = self.indexed(|index| index.image(key))? else {
             return Ok(None);
         };
-        let whole = layers
+        let whole = blobs
             .iter()
             .all(|(digest, size)| blobs::has(&self.root, digest, *size));
-        Ok((whole && blobs::has(&self.root, &stored.index, stored.size)).then_some(stored))
+        Ok(whole.then_some(stored))
     }
 
     /// The layer of a recipe, if its blob is there. It stays while the lease is held.

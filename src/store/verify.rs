@@ -12,6 +12,9 @@ use crate::oci::Digest;
 /// Bytes read at once.
 const STEP: usize = 1 << 20;
 
+/// Bytes of a blob after which the watcher is asked whether to go on.
+const ASKED: u64 = 64 << 20;
+
 /// What is wrong with a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -49,7 +52,7 @@ pub struct Finding {
 
 /// What a verification tells while it is at work. Each gives whether to go on.
 pub trait Watcher {
-    /// A blob was hashed, this much of this many bytes is done.
+    /// This much of this many bytes is hashed.
     fn progress(&mut self, done: u64, total: u64) -> bool;
     /// A blob is wrong.
     fn found(&mut self, finding: &Finding) -> bool;
@@ -82,7 +85,7 @@ impl Verified {
 
 impl Store {
     /// Hashes every published blob, and looks for those that images lack. With `repair`, what is wrong is moved to `quarantine` in the
-    /// data directory, and the images that had it count as incomplete: they are filled again when they are asked for.
+    /// data directory: the images that had it are not whole any more, and are filled again when they are asked for.
     pub fn verify(&self, repair: bool, watcher: &mut dyn Watcher) -> Result<Verified, StoreError> {
         let mut verified = Verified::default();
         let owners = self.owners()?;
@@ -90,9 +93,13 @@ impl Store {
         let total = all.iter().map(|(_, size)| size).sum();
         let mut buffer = vec![0; STEP];
         for (digest, size) in all {
-            let Some(fault) = self.check(&digest, &mut buffer) else {
+            let done = verified.bytes;
+            let mut go_on = |hashed| watcher.progress(done + hashed, total);
+            let fault = match self.check(&digest, &mut buffer, &mut go_on) {
+                Checked::Done(fault) => fault,
                 // It was evicted meanwhile.
-                continue;
+                Checked::Gone => continue,
+                Checked::GivenUp => return Ok(verified),
             };
             verified.blobs += 1;
             verified.bytes += size;
@@ -116,26 +123,32 @@ impl Store {
                 return Ok(verified);
             }
         }
-        self.look_for_missing(repair, &mut verified, watcher)?;
+        self.look_for_missing(&mut verified, watcher)?;
         verified.whole = true;
         Ok(verified)
     }
 
-    /// What is wrong with a blob; `None` if it is not there any more.
-    fn check(&self, digest: &Digest, buffer: &mut [u8]) -> Option<Option<Fault>> {
+    /// What is wrong with a blob.
+    fn check(
+        &self,
+        digest: &Digest,
+        buffer: &mut [u8],
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Checked {
+        let unreadable = |error: &dyn std::fmt::Display| {
+            tracing::error!(%digest, %error, "a blob cannot be read");
+            Checked::Done(Some(Fault::Unreadable))
+        };
         let file = match blobs::open(&self.root, digest) {
             Ok(Some((file, _))) => file,
-            Ok(None) => return None,
-            Err(_) => return Some(Some(Fault::Unreadable)),
+            Ok(None) => return Checked::Gone,
+            Err(error) => return unreadable(&error),
         };
-        Some(match hash(file, buffer) {
-            Ok(hashed) if hashed == *digest => None,
-            Ok(_) => Some(Fault::Bad),
-            Err(error) => {
-                tracing::error!(%digest, %error, "a blob cannot be read");
-                Some(Fault::Unreadable)
-            }
-        })
+        match hash(file, buffer, go_on) {
+            Ok(Some(hashed)) => Checked::Done((hashed != *digest).then_some(Fault::Bad)),
+            Ok(None) => Checked::GivenUp,
+            Err(error) => unreadable(&error),
+        }
     }
 
     /// The references of each blob.
@@ -153,7 +166,6 @@ impl Store {
 
     fn look_for_missing(
         &self,
-        repair: bool,
         verified: &mut Verified,
         watcher: &mut dyn Watcher,
     ) -> Result<(), StoreError> {
@@ -174,9 +186,6 @@ impl Store {
                 finding.references.extend(image.references.iter().cloned());
             }
         }
-        for finding in missing.values().filter(|_| repair) {
-            self.indexed(|index| index.forget(&keys(finding), &[]))?;
-        }
         drop(writing);
         for finding in missing.into_values() {
             watcher.found(&finding);
@@ -195,24 +204,38 @@ impl Store {
             self.room.removed(size);
             tracing::warn!(digest = %finding.digest, "a bad blob is moved to quarantine");
         }
-        self.indexed(|index| index.forget(&keys(finding), &[]))
+        Ok(())
     }
 }
 
-fn keys(finding: &Finding) -> Vec<super::ImageKey> {
-    finding
-        .references
-        .iter()
-        .filter_map(Reference::key)
-        .collect()
+/// How the hashing of a blob ended.
+enum Checked {
+    Done(Option<Fault>),
+    Gone,
+    GivenUp,
 }
 
-fn hash(mut file: File, buffer: &mut [u8]) -> io::Result<Digest> {
+/// Hashes a file; `None` if it was not to go on.
+fn hash(
+    mut file: File,
+    buffer: &mut [u8],
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> io::Result<Option<Digest>> {
     let mut hasher = Sha256::new();
+    let (mut done, mut asked) = (0, 0);
     loop {
         match file.read(buffer) {
-            Ok(0) => return Ok(Digest::from_bytes(hasher.finalize().into())),
-            Ok(n) => hasher.update(&buffer[..n]),
+            Ok(0) => return Ok(Some(Digest::from_bytes(hasher.finalize().into()))),
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                done += n as u64;
+                if done - asked >= ASKED {
+                    asked = done;
+                    if !go_on(done) {
+                        return Ok(None);
+                    }
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
 use crate::hub::Hub;
 
 /// A running server.
 pub struct Server {
     child: Child,
+    log: Option<JoinHandle<Vec<String>>>,
     pub url: String,
 }
 
@@ -41,15 +43,18 @@ impl Server {
                 Some(line[at..].split(' ').next()?.to_owned())
             })
             .expect("a start-up line");
-        // The rest of the log must go somewhere.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
+        // Read all the time, so that it never waits for us.
+        let log = std::thread::spawn(move || lines.map_while(Result::ok).collect());
+        let log = Some(log);
+        Self { child, log, url }
     }
 
-    /// Ends it as `kill -9` does.
-    pub fn kill(mut self) {
+    /// Ends it as `kill -9` does. Gives what it logged since its start-up line.
+    pub fn kill(mut self) -> Vec<String> {
         self.child.kill().expect("killed");
         self.child.wait().expect("gone");
+        let log = self.log.take().expect("its log");
+        log.join().expect("its log")
     }
 
     /// Ends it as a service manager does.
@@ -57,5 +62,13 @@ impl Server {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("sent");
         assert!(self.child.wait().expect("gone").success());
+    }
+}
+
+impl Drop for Server {
+    /// One that a failed test leaves behind is ended.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

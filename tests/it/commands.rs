@@ -232,6 +232,8 @@ async fn a_damaged_document_heals_without_the_layers() {
         .expect("a config");
     fs::write(&config, "{}").expect("written");
     assert_eq!(run(data, &["verify", "--repair"]).0, 0);
+    // The layers are still of use, and known to be.
+    assert_eq!(result(data, &["gc"])["blobs"], 0);
     let proxy = Proxy::start_on(&hub, data).await;
     hub.reset();
     for n in 0..3 {

@@ -1,5 +1,6 @@
 //! The real binary, killed at random moments: nothing published is wrong, nothing is lost, and no fill begins again.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -44,9 +45,32 @@ fn world() -> World {
     })
 }
 
-/// Every published blob is what its name says, and index.json names only what is there.
-fn assert_sound(data: &Path) {
+/// What a run has seen, for those who read its output.
+#[derive(Debug, Default)]
+struct Figures {
+    kills: u32,
+    fills_begun: usize,
+    fills_done: usize,
+    images_evicted: usize,
+    blobs_hashed: usize,
+}
+
+impl Figures {
+    /// Counts what a killed server told, and holds the folder against its digests.
+    fn killed(&mut self, log: &[String], data: &Path) {
+        let count = |what: &str| log.iter().filter(|line| line.contains(what)).count();
+        self.kills += 1;
+        self.fills_begun += count("fill begins");
+        self.fills_done += count("fill done");
+        self.images_evicted += count("evicting an image");
+        self.blobs_hashed += assert_sound(data);
+    }
+}
+
+/// Every published blob is what its name says, and index.json names only what is there. Gives how many blobs there are.
+fn assert_sound(data: &Path) -> usize {
     let blobs = data.join("blobs/sha256");
+    let mut hashed = 0;
     for entry in fs::read_dir(&blobs).expect("a folder") {
         let path = entry.expect("an entry").path();
         let bytes = fs::read(&path).expect("a blob");
@@ -54,9 +78,10 @@ fn assert_sound(data: &Path) {
             path.file_name().expect("a name").to_string_lossy(),
             Digest::of(&bytes).hex()
         );
+        hashed += 1;
     }
     let Ok(text) = fs::read_to_string(data.join("index.json")) else {
-        return;
+        return hashed;
     };
     let index: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     for entry in index["manifests"].as_array().expect("manifests") {
@@ -68,6 +93,56 @@ fn assert_sound(data: &Path) {
         assert!(
             blobs.join(digest.hex()).exists(),
             "{digest} is named and not there"
+        );
+    }
+    hashed
+}
+
+/// How far each unpublished layer is, in blocks that are not all zeros, and how many blobs are published.
+#[derive(Debug, Default)]
+struct Held {
+    staged: BTreeMap<String, usize>,
+    published: usize,
+}
+
+impl Held {
+    fn of(data: &Path) -> Self {
+        const BLOCK: usize = 4096;
+        let full = |bytes: &[u8]| {
+            bytes
+                .chunks(BLOCK)
+                .filter(|b| b.iter().any(|x| *x != 0))
+                .count()
+        };
+        let staging = fs::read_dir(data.join("staging")).expect("a folder");
+        let staged = staging.filter_map(|entry| {
+            let entry = entry.expect("an entry");
+            let bytes = fs::read(entry.path().join("layer")).ok()?;
+            Some((
+                entry.file_name().to_string_lossy().into_owned(),
+                full(&bytes),
+            ))
+        });
+        Self {
+            staged: staged.collect(),
+            published: fs::read_dir(data.join("blobs/sha256"))
+                .expect("a folder")
+                .count(),
+        }
+    }
+
+    /// Every layer is at least as far as it was, or is published.
+    fn assert_goes_on_from(&self, before: &Self) {
+        let mut gone = 0;
+        for (layer, was) in &before.staged {
+            match self.staged.get(layer) {
+                Some(is) => assert!(is >= was, "{layer} begins again: {is} blocks of {was}"),
+                None => gone += 1,
+            }
+        }
+        assert!(
+            self.published >= before.published + gone,
+            "{gone} layers are lost"
         );
     }
 }
@@ -83,8 +158,8 @@ async fn killed_in_the_midst_of_evictions_it_stays_sound() {
     let max_size = (MODELS / 2) as u64 * 2 * FILE + (4 << 20);
     let max = max_size.to_string();
     let limits = ["--cache-max-size", &max, "--cache-min-free", "0"];
-    let (kills, mut evictions) = (kills(), 0);
-    for kill in 0..kills {
+    let mut figures = Figures::default();
+    for kill in 0..kills() {
         let server = Server::start(folder.path(), &hub, &limits);
         if kill % 5 == 4 {
             garble(&folder.path().join("index"), &mut dice);
@@ -98,10 +173,8 @@ async fn killed_in_the_midst_of_evictions_it_stays_sound() {
             let url = format!("{}/v2/org/m{next}/manifests/main", server.url);
             let moment = Duration::from_millis(1 + dice.roll(60));
             drop(http.get(url).timeout(moment).send().await);
-            evictions += 1;
         }
-        server.kill();
-        assert_sound(folder.path());
+        figures.killed(&server.kill(), folder.path());
     }
     let server = Server::start(folder.path(), &hub, &limits);
     for n in 0..MODELS {
@@ -125,9 +198,8 @@ async fn killed_in_the_midst_of_evictions_it_stays_sound() {
     let bytes: u64 = blobs
         .map(|e| e.expect("an entry").metadata().expect("a file").len())
         .sum();
-    println!(
-        "{kills} kills, {evictions} of them after a fill, {bytes} bytes of at most {max_size}"
-    );
+    println!("{figures:?}, {bytes} bytes of at most {max_size}");
+    assert!(figures.images_evicted > 0, "nothing was evicted");
     assert!(bytes <= max_size, "{bytes}");
 }
 
@@ -146,6 +218,7 @@ async fn killed_at_any_moment_it_loses_nothing_and_begins_nothing_again() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::new();
     let kills = kills();
+    let (mut figures, mut held) = (Figures::default(), Held::default());
     for kill in 0..kills {
         // Every few kills the fills are done and new ones are wanted.
         let server = Server::start(folder.path(), &hub, &[]);
@@ -161,8 +234,10 @@ async fn killed_at_any_moment_it_loses_nothing_and_begins_nothing_again() {
             drop(asked.await);
         }
         tokio::time::sleep(Duration::from_millis(dice.roll(120))).await;
-        server.kill();
-        assert_sound(folder.path());
+        figures.killed(&server.kill(), folder.path());
+        let now = Held::of(folder.path());
+        now.assert_goes_on_from(&held);
+        held = now;
     }
     let server = Server::start(folder.path(), &hub, &[]);
     for n in 0..MODELS {
@@ -175,7 +250,7 @@ async fn killed_at_any_moment_it_loses_nothing_and_begins_nothing_again() {
     assert_sound(folder.path());
     let total = u64::from(MODELS) * 2 * FILE;
     let lost = hub.bytes().saturating_sub(total);
-    println!("{kills} kills, {} bytes fetched of {total}", hub.bytes());
+    println!("{figures:?}, {} bytes fetched of {total}", hub.bytes());
     assert!(
         lost <= u64::from(kills) * WINDOW,
         "{lost} bytes were fetched twice"

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use hf_oci::oci::Digest;
-use hf_oci::store::{Limits, Store};
+use hf_oci::store::{Limits, MinFree, Store};
 
+use crate::binary::Server;
 use crate::harness::{Proxy, Setup, wanted};
 use crate::hub::{Effect, Fault, Files, Hub, Repo, World};
 
@@ -302,6 +303,52 @@ async fn a_lower_limit_holds_from_the_start_on() {
     proxy.store.trim().expect("room");
     assert_eq!(cached(&proxy), ["org/m1"]);
     assert_sound(&proxy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_took_costs_no_image_in_vain() {
+    let hub = hub(2).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let proxy = Proxy::start_on(&hub, folder.path()).await;
+    pull(&proxy, &hub, 0).await;
+    proxy.stop().await;
+    // More than any disk has.
+    let setup = Setup {
+        limits: Limits {
+            max_size: None,
+            min_free: MinFree::Bytes(1 << 60),
+        },
+        ..Setup::default()
+    };
+    let proxy = Proxy::start_on_with(&hub, folder.path(), setup).await;
+    proxy.store.trim().expect("a look");
+    let error = proxy.error("/v2/org/m1/manifests/main").await;
+    assert_eq!(error.status, 507);
+    assert!(
+        error.message.contains("lower cache.min_free"),
+        "{}",
+        error.message
+    );
+    assert_eq!(cached(&proxy), ["org/m0"]);
+    hub.reset();
+    pull(&proxy, &hub, 0).await;
+    assert_eq!(hub.bytes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offline_nothing_is_evicted() {
+    let hub = hub(1).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let proxy = Proxy::start_on(&hub, folder.path()).await;
+    pull(&proxy, &hub, 0).await;
+    let blobs = proxy.blobs();
+    proxy.stop().await;
+    let flags = ["--offline", "--cache-max-size", "1"];
+    // It looks at its limits before it stops.
+    Server::start(folder.path(), &hub, &flags).stop();
+    let proxy = Proxy::start_on(&hub, folder.path()).await;
+    assert_eq!(cached(&proxy), ["org/m0"]);
+    assert_eq!(proxy.blobs(), blobs);
 }
 
 /// A folder with one image, as a crash in mid-eviction leaves it, and the sound folder it should become.
