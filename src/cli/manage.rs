@@ -234,7 +234,8 @@ impl std::str::FromStr for Named {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
             _ => (text, None),
         };
-        let name = ImageName::parse(name).map_err(|error| error.to_string())?;
+        let name =
+            ImageName::parse(&name.to_ascii_lowercase()).map_err(|error| error.to_string())?;
         let tag = tag.map(str::parse::<Tag>).transpose();
         Ok(Self {
             name: name.to_string(),
