@@ -15,6 +15,7 @@ mod blobs;
 mod budget;
 mod error;
 mod evict;
+mod finished;
 mod gc;
 mod healing;
 mod index;
@@ -287,6 +288,9 @@ impl Store {
         record: &LayerRecord,
     ) -> Result<Lease, StoreError> {
         let lease = self.lease(&record.descriptor.digest);
+        if let Err(error) = finished::note(&self.root, recipe, record) {
+            tracing::warn!(%error, "a finished layer could not be noted; a crash may cost it");
+        }
         staging.publish(&record.descriptor.digest)?;
         self.indexed(|index| index.put_layer(recipe, record))?;
         Ok(lease)
@@ -332,6 +336,11 @@ impl Store {
         self.usage.touch(&stored.index, now);
         self.write_layout(&writing, |layout| layout.set(reference))?;
         self.stamp(&writing)?;
+        drop(writing);
+        let layers = image.layers.iter().map(|layer| &layer.descriptor);
+        for recipe in layers.filter_map(rebuild::recipe) {
+            finished::forget(&self.root, &recipe);
+        }
         Ok(stored)
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! staging/layer-RECIPE/layer     at its full size from the start; which chunks of it are there, it tells itself (`Plan::read_back`)
 //! staging/order-KEY              a fill that was under way: the next process goes on with it
+//! staging/done-RECIPE            which blob a finished layer is, until an image has it (`finished`)
 //! staging/file-N                 a document about to be renamed into its place
 //! staging/evicted-DIGEST         a blob taken out of its place, about to be deleted
 //! ```
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::budget::Room;
-use super::{ImageKey, StoreError, blobs};
+use super::{ImageKey, StoreError, blobs, finished};
 use crate::image::ImageName;
 use crate::layer::{ChunkRef, Plan, Sink};
 use crate::oci::{Digest, Tag};
@@ -43,7 +44,7 @@ pub(super) fn sweep(root: &Path, now: SystemTime) -> Result<(), StoreError> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let path = entry.path();
-        if name.starts_with("order-") {
+        if name.starts_with("order-") || name.starts_with(finished::PREFIX) {
             continue;
         }
         if !name.starts_with("layer-") {

@@ -108,6 +108,33 @@ fn a_deleted_index_is_rebuilt() {
 }
 
 #[test]
+fn a_finished_layer_outlives_the_index_before_an_image_has_it() {
+    let root = tempfile::tempdir().expect("a folder");
+    let root = root.path();
+    let record = layer(&Store::open(root).expect("a store"), b"layer one");
+    let recipe = Digest::of(b"recipe layer one");
+    fs::remove_dir_all(root.join("index")).expect("removed");
+    let store = Store::open(root).expect("a store");
+    store
+        .collect(&Sweep::GENTLE, &mut || true)
+        .expect("collected");
+    let known = store.layer(&recipe).expect("an index");
+    assert_eq!(known.map(|(record, _)| record), Some(record));
+    let staged = || {
+        fs::read_dir(root.join("staging"))
+            .expect("a folder")
+            .count()
+    };
+    assert_eq!(staged(), 1);
+    // From here on its image tells of it.
+    let image = image(&store, COMMIT, b"layer one");
+    store
+        .publish_image(&image, &tag("main"), now())
+        .expect("published");
+    assert_eq!(staged(), 0);
+}
+
+#[test]
 fn an_index_full_of_garbage_is_rebuilt() {
     for seed in 0..12_u8 {
         let root = tempfile::tempdir().expect("a folder");
