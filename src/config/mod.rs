@@ -20,8 +20,9 @@ pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 
 use crate::hub::{Endpoint, Token};
 use crate::image::Layout;
+use crate::store::Limits;
 
-use value::{Count, Switch, Time};
+use value::{Count, Share, Switch, Time};
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Where files come from.
     pub upstream: Upstream,
+    /// How much room the cache may take.
+    pub cache: Limits,
     /// How images are filled.
     pub fill: Fill,
     /// How requests for cold images wait.
@@ -126,6 +129,12 @@ impl Settings {
                 token: token::find(sources)?,
                 connect_timeout: time(sources, "upstream.connect_timeout", SHORTEST)?,
                 stall_timeout: time(sources, "upstream.stall_timeout", SHORTEST)?,
+            },
+            cache: Limits {
+                max_size: sources
+                    .get("cache.max_size", |_: &Size| Ok(()))?
+                    .map(|s| s.0),
+                min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
             },
             fill: Fill {
                 memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,
@@ -222,7 +231,7 @@ fn file(sources: &Sources, path: &'static str) -> Result<Option<(Place, PathBuf)
 }
 
 /// The data directory: as set, else `hf-oci` in the user's data folder.
-fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
+pub fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
     const PATH: &str = "data_dir";
     if let Some((_, path)) = file(sources, PATH)? {
         return Ok(path);
