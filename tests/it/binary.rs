@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::JoinHandle;
 
 use crate::hub::Hub;
@@ -17,35 +17,17 @@ pub struct Server {
 impl Server {
     /// Starts one on a data folder, with more flags.
     pub fn start(data: &Path, hub: &Hub, flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hf-oci"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--fill-memory",
-                "32MiB",
-                "--upstream",
-                hub.url(),
-                "--data-dir",
-            ])
-            .arg(data)
-            .args(flags)
-            .env("HF_OCI_TAG_TTL", "0s")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let url = lines
-            .by_ref()
-            .map(|line| line.expect("text"))
-            .find_map(|line| {
-                let at = line.find("listening on ")? + "listening on ".len();
-                Some(line[at..].split(' ').next()?.to_owned())
-            })
-            .expect("a start-up line");
+        let (child, lines, url) = launch(data, hub, flags);
         // Read all the time, so that it never waits for us.
         let log = std::thread::spawn(move || lines.map_while(Result::ok).collect());
         let log = Some(log);
+        Self { child, log, url }
+    }
+
+    /// Starts one whose log nobody reads after the start-up line, as that of `hf-oci serve 2>&1 | head`.
+    pub fn start_unread(data: &Path, hub: &Hub) -> Self {
+        let (child, _, url) = launch(data, hub, &[]);
+        let log = None;
         Self { child, log, url }
     }
 
@@ -71,4 +53,36 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+type Lines = std::io::Lines<BufReader<ChildStderr>>;
+
+fn launch(data: &Path, hub: &Hub, flags: &[&str]) -> (Child, Lines, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hf-oci"))
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--fill-memory",
+            "32MiB",
+            "--upstream",
+            hub.url(),
+            "--data-dir",
+        ])
+        .arg(data)
+        .args(flags)
+        .env("HF_OCI_TAG_TTL", "0s")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let url = lines
+        .by_ref()
+        .map(|line| line.expect("text"))
+        .find_map(|line| {
+            let at = line.find("listening on ")? + "listening on ".len();
+            Some(line[at..].split(' ').next()?.to_owned())
+        })
+        .expect("a start-up line");
+    (child, lines, url)
 }
