@@ -12,11 +12,12 @@ use tokio::net::TcpListener;
 use super::Failure;
 use super::flags::SettingFlags;
 use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
-use crate::fill::{FillSettings, Images};
+use crate::control::{Context, Control};
+use crate::fill::{FillSettings, Images, Upkeep};
 use crate::hub::{HubClient, HubSettings, Offline, Upstream};
 use crate::registry::{Registry, RegistrySettings};
 use crate::server::{self, ServerSettings, Shutdown, Tls};
-use crate::store::{Store, StoreError};
+use crate::store::{Limits, Store, StoreError};
 use crate::telemetry;
 
 /// Files that a server has open besides its connections: blobs being served and filled, the index, the upstream's connections.
@@ -54,7 +55,7 @@ impl Serve {
 
 /// Puts the server together and serves until it has drained.
 async fn run(settings: Settings) -> Result<(), Failure> {
-    raise_file_limit(&settings);
+    let files = raise_file_limit();
     prepare_data_dir(&settings.data_dir)?;
     let (listener, address) = listen(&settings).await?;
 
@@ -62,9 +63,11 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals()
         .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
     let upstream = upstream(&settings)?;
-    let store = open_store(&settings.data_dir).await?;
+    let store = open_store(&settings).await?;
+    let upkeep = Upkeep::start(Arc::clone(&store), Upkeep::EVERY);
     let images = Images::new(upstream, Arc::clone(&store), fill_settings(&settings));
     let images = Arc::new(images);
+    let control = control(&settings, &store, &images);
     let registry = Registry::new(Arc::clone(&images), store, registry_settings(&settings));
 
     announce(&settings, address);
@@ -75,10 +78,14 @@ async fn run(settings: Settings) -> Result<(), Failure> {
         tracing::warn!(%error, "fills that were under way begin again when they are asked for");
     }
 
-    let limits = server_settings(&settings);
+    let limits = server_settings(&settings, files);
     server::run(vec![listener], Arc::new(registry), limits, tls, shutdown).await;
     // Nobody waits any more; what is filled is lost only as far as it is not published.
+    if let Some(control) = control {
+        control.stop().await;
+    }
     images.shutdown().await;
+    upkeep.stop().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -91,6 +98,19 @@ fn upstream(settings: &Settings) -> Result<Arc<dyn Upstream>, Failure> {
     let hub = HubClient::new(hub_settings(settings))
         .map_err(|error| Failure::new("cannot reach the upstream").from(error))?;
     Ok(Arc::new(hub))
+}
+
+/// The socket for operators' commands; the server is of use without it too.
+fn control(settings: &Settings, store: &Arc<Store>, images: &Arc<Images>) -> Option<Control> {
+    let context = Context {
+        store: Arc::clone(store),
+        images: (!settings.offline).then(|| Arc::clone(images)),
+    };
+    Control::start(context)
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no control socket: hf-oci gc, pin, unpin, rm and verify wait until this server stops");
+        })
+        .ok()
 }
 
 /// Reads the certificate, away from the runtime's threads.
@@ -110,12 +130,17 @@ async fn load_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, Failure> {
 }
 
 /// Opens the store, away from the runtime's threads.
-async fn open_store(data_dir: &Path) -> Result<Arc<Store>, Failure> {
-    let dir = data_dir.to_owned();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&dir)).await;
+async fn open_store(settings: &Settings) -> Result<Arc<Store>, Failure> {
+    let dir = settings.data_dir.clone();
+    // What is given up offline cannot be fetched again, and nothing new comes that needs room.
+    let limits = match settings.offline {
+        true => Limits::default(),
+        false => settings.cache,
+    };
+    let opened = tokio::task::spawn_blocking(move || Store::open_with(&dir, limits)).await;
     let opened = opened.map_err(|error| Failure::new("opening the store was lost").from(error))?;
     opened.map(Arc::new).map_err(|error| {
-        let what = format!("cannot use the data folder {}", data_dir.display());
+        let what = format!("cannot use the data folder {}", settings.data_dir.display());
         let locked = matches!(error, StoreError::Locked(_));
         let failure = Failure::new(what).from(error);
         match locked {
@@ -132,6 +157,7 @@ fn fill_settings(settings: &Settings) -> FillSettings {
         memory: settings.fill.memory,
         connections: settings.fill.connections,
         layers: settings.fill.layers,
+        concurrent: settings.fill.concurrent,
         layout: settings.fill.layout,
         tag_ttl: settings.tag_ttl,
         ..FillSettings::default()
@@ -142,15 +168,16 @@ fn registry_settings(settings: &Settings) -> RegistrySettings {
     RegistrySettings {
         wait: settings.registry.wait,
         drip: settings.registry.drip,
+        max_waiting: settings.registry.max_waiting,
     }
 }
 
-fn server_settings(settings: &Settings) -> ServerSettings {
+fn server_settings(settings: &Settings, files: Option<u64>) -> ServerSettings {
     ServerSettings {
-        max_connections: settings.server.max_connections,
+        max_connections: connections(settings.server.max_connections, files),
         header_timeout: settings.server.header_timeout,
+        stall_timeout: settings.server.stall_timeout,
         drain: settings.server.drain,
-        ..ServerSettings::default()
     }
 }
 
@@ -168,25 +195,35 @@ fn hub_settings(settings: &Settings) -> HubSettings {
     }
 }
 
-/// Lets this process have as many files open as the system allows it: each connection is one.
-fn raise_file_limit(settings: &Settings) {
+/// Lets this process have as many files open as the system allows it; gives that number, if there is one.
+fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    let now = match setrlimit(Resource::Nofile, raised) {
+    match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
+    }
+}
+
+/// As many connections as wanted, or as the limit of open files has room for: each is one, and so is the blob that it is sent.
+fn connections(wanted: usize, files: Option<u64>) -> usize {
+    let Some(files) = files else {
+        return wanted;
     };
-    let wanted = settings.server.max_connections as u64 + OTHER_FILES;
-    if now.is_some_and(|now| now < wanted) {
+    let room = files.saturating_sub(OTHER_FILES).max(files / 2) / 2;
+    let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    if room < wanted {
         tracing::warn!(
-            limit = now,
+            limit = files,
             wanted,
+            served = room,
             "the limit of open files is low for server.max_connections; raise it (ulimit -n, LimitNOFILE)"
         );
     }
+    wanted.min(room)
 }
 
 /// Makes the data directory, if need be, and sees that it can be written.

@@ -20,8 +20,9 @@ pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 
 use crate::hub::{Endpoint, Token};
 use crate::image::Layout;
+use crate::store::Limits;
 
-use value::{Count, Switch, Time};
+use value::{Count, Share, Switch, Time};
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Where files come from.
     pub upstream: Upstream,
+    /// How much room the cache may take.
+    pub cache: Limits,
     /// How images are filled.
     pub fill: Fill,
     /// How requests for cold images wait.
@@ -79,6 +82,8 @@ pub struct Fill {
     pub memory: u64,
     /// Parallel downloads of one fill; at least 1.
     pub connections: usize,
+    /// Images that are filled at once; at least 1.
+    pub concurrent: usize,
     /// Layers of one image that are filled at once; at least 1.
     pub layers: usize,
     /// How files become layers.
@@ -92,6 +97,8 @@ pub struct Registry {
     pub wait: Duration,
     /// The time between two bytes after that; never zero.
     pub drip: Duration,
+    /// Requests that may wait; at least 1.
+    pub max_waiting: usize,
 }
 
 /// Connections.
@@ -103,6 +110,8 @@ pub struct Server {
     pub max_connections: usize,
     /// How long a request's headers may take; never zero.
     pub header_timeout: Duration,
+    /// How long nothing may be taken of what is sent; never zero.
+    pub stall_timeout: Duration,
 }
 
 impl Settings {
@@ -121,9 +130,16 @@ impl Settings {
                 connect_timeout: time(sources, "upstream.connect_timeout", SHORTEST)?,
                 stall_timeout: time(sources, "upstream.stall_timeout", SHORTEST)?,
             },
+            cache: Limits {
+                max_size: sources
+                    .get("cache.max_size", |_: &Size| Ok(()))?
+                    .map(|s| s.0),
+                min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
+            },
             fill: Fill {
                 memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,
                 connections: required(sources, "fill.connections", between(1, 256))?.0,
+                concurrent: required(sources, "fill.concurrent", between(1, 1000))?.0,
                 layers: match sources.get("fill.layers", between(1, 256))? {
                     Some(Count(layers)) => layers,
                     None => std::thread::available_parallelism().map_or(1, NonZero::get),
@@ -133,6 +149,7 @@ impl Settings {
             registry: Registry {
                 wait: time(sources, "registry.wait", Duration::ZERO)?,
                 drip: time(sources, "registry.drip", SHORTEST)?,
+                max_waiting: required(sources, "registry.max_waiting", between(1, 1_000_000))?.0,
             },
             tls: tls(sources)?,
             server: Server {
@@ -144,6 +161,7 @@ impl Settings {
                 )?
                 .0,
                 header_timeout: time(sources, "server.header_timeout", SHORTEST)?,
+                stall_timeout: time(sources, "server.stall_timeout", SHORTEST)?,
             },
         })
     }
@@ -213,7 +231,7 @@ fn file(sources: &Sources, path: &'static str) -> Result<Option<(Place, PathBuf)
 }
 
 /// The data directory: as set, else `hf-oci` in the user's data folder.
-fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
+pub fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
     const PATH: &str = "data_dir";
     if let Some((_, path)) = file(sources, PATH)? {
         return Ok(path);

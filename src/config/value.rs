@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::store::MinFree;
+
 /// Why a text is no value of its type: what is wrong and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{given}' is not {expected}")]
@@ -155,6 +157,30 @@ impl fmt::Display for Size {
     }
 }
 
+/// How much of a disk: a size, or hundredths of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share(pub MinFree);
+
+impl FromStr for Share {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let share = match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent = percent.trim_end().parse().ok().filter(|p| *p <= 90);
+                percent.map(MinFree::Percent)
+            }
+            None => text.parse::<Size>().ok().map(|s| MinFree::Bytes(s.0)),
+        };
+        share.map(Self).ok_or_else(|| {
+            ValueError::new(
+                text,
+                "a size such as 20GiB, or whole hundredths of the disk from 0% to 90%",
+            )
+        })
+    }
+}
+
 /// A length of time of at most a year.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Time(pub Duration);
@@ -298,6 +324,22 @@ mod tests {
                 text.parse::<Size>().map(|s| s.to_string()),
                 Ok(text.to_owned())
             );
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_disk_is_a_size_or_hundredths() {
+        for (text, share) in [
+            ("5%", MinFree::Percent(5)),
+            ("90 %", MinFree::Percent(90)),
+            ("0%", MinFree::Percent(0)),
+            ("20GiB", MinFree::Bytes(20 << 30)),
+            ("0", MinFree::Bytes(0)),
+        ] {
+            assert_eq!(text.parse(), Ok(Share(share)), "{text}");
+        }
+        for text in ["", "%", "91%", "-1%", "5.5%", "5 percent"] {
+            assert!(text.parse::<Share>().is_err(), "{text}");
         }
     }
 

@@ -11,10 +11,11 @@ mod memory;
 mod outcome;
 mod progress;
 mod resolve;
+mod upkeep;
 mod window;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 
@@ -24,11 +25,12 @@ use crate::image::ImageName;
 use crate::image::Layout;
 use crate::oci::{Digest, Tag, spell_tag};
 use crate::repo::Commit;
-use crate::store::{ImageKey, Order, Store, StoreError, Stored};
+use crate::store::{ImageKey, Order, Reference, Store, StoreError, Stored};
 
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
 pub use progress::Progress;
+pub use upkeep::Upkeep;
 
 /// How fills behave.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct FillSettings {
     pub connections: usize,
     /// Layers of one image that are filled at once.
     pub layers: usize,
+    /// Images that are filled at once; more wait for their turn.
+    pub concurrent: usize,
     /// How repositories are cut into layers.
     pub layout: Layout,
     /// How long a tag's commit is believed without asking again.
@@ -57,6 +61,7 @@ impl Default for FillSettings {
         Self {
             memory: 128 << 20,
             connections: 8,
+            concurrent: 8,
             layers: std::thread::available_parallelism().map_or(2, usize::from),
             layout: Layout::Split,
             tag_ttl: Duration::from_secs(300),
@@ -136,7 +141,7 @@ impl Images {
         });
         Self {
             heads: resolve::Heads::new(Arc::clone(&shared)),
-            flights: flight::Flights::default(),
+            flights: flight::Flights::new(shared.settings.concurrent),
             shared,
         }
     }
@@ -190,8 +195,9 @@ impl Images {
             key,
             repo: head.repo,
             tag: tag.clone(),
+            recipes: Vec::new(),
         };
-        let (flight, outcome) = self.flights.join(&self.shared, order);
+        let (flight, outcome) = self.flights.join(&self.shared, order)?;
         Ok(Found::Filling(flight, outcome))
     }
 
@@ -233,9 +239,41 @@ impl Images {
         let count = orders.len();
         for order in orders {
             tracing::info!(name = %order.key.name, commit = %order.key.commit, "going on with a fill");
-            self.flights.join(&self.shared, order);
+            if let Err(error) = self.flights.join(&self.shared, order) {
+                tracing::warn!(%error, "the fill begins when it is asked for");
+            }
         }
         Ok(count)
+    }
+
+    /// Fills images again that are not whole any more, one after the other, detached.
+    pub fn refetch(self: &Arc<Self>, damaged: Vec<Reference>) {
+        let images = Arc::clone(self);
+        tokio::spawn(async move {
+            for reference in damaged {
+                let Some((key, tag)) = reference.key().zip(reference.tag.parse().ok()) else {
+                    continue;
+                };
+                let order = Order {
+                    key,
+                    repo: reference.repo,
+                    tag,
+                    recipes: Vec::new(),
+                };
+                let name = order.key.name.clone();
+                let mut flight = match images.flights.join(&images.shared, order) {
+                    Ok((flight, _)) => flight,
+                    Err(error) => {
+                        tracing::warn!(%error, %name, "the image is fetched again when it is asked for");
+                        continue;
+                    }
+                };
+                let done = flight.done().await;
+                if done.is_err_and(|error| error.kind == Kind::Unavailable) {
+                    break;
+                }
+            }
+        });
     }
 
     /// The fills under way, the oldest first.
@@ -250,7 +288,15 @@ impl Images {
 
     async fn stored(&self, key: &ImageKey) -> Result<Option<Stored>, Error> {
         let key = key.clone();
-        self.shared.with_store(move |store| store.image(&key)).await
+        let now = SystemTime::now();
+        let look = move |store: &Store| {
+            let found = store.image(&key)?;
+            if let Some(stored) = &found {
+                store.touch(&stored.index, now);
+            }
+            Ok(found)
+        };
+        self.shared.with_store(look).await
     }
 
     /// Remembers what a tag means, if that is news.
@@ -262,7 +308,7 @@ impl Images {
         tag: &Tag,
     ) -> Result<(), Error> {
         let (key, repo, tag) = (key.clone(), head.repo.clone(), tag.clone());
-        let now = std::time::SystemTime::now();
+        let now = SystemTime::now();
         self.shared
             .with_store(move |store| store.set_tag(&key, &repo, stored, &tag, now))
             .await
@@ -286,7 +332,7 @@ impl Shared {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
-            StoreError::Full { .. } => Kind::InsufficientStorage,
+            StoreError::Full { .. } | StoreError::NoRoom { .. } => Kind::InsufficientStorage,
             StoreError::Io { .. }
             | StoreError::Locked(_)
             | StoreError::Foreign(..)

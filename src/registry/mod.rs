@@ -5,7 +5,9 @@
 
 mod blobs;
 mod body;
+mod buffer;
 mod content;
+mod drip;
 mod error;
 mod manifests;
 mod multipart;
@@ -25,10 +27,12 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 
 pub use manifests::INDEX_PREFIX;
 pub use range::MAX_RANGES;
 
+use self::buffer::Buffers;
 use self::content::{Cache, Content};
 use self::record::{Record, Recorded};
 use self::route::{Refusal, Route};
@@ -39,6 +43,9 @@ use crate::server::{Body, Handler};
 use crate::store::Store;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// The memory of bodies, as long as there are not too many of them for it: see [`buffer`].
+const BUFFERS: usize = 96 << 20;
 
 /// What `/` says.
 const GREETING: &[u8] =
@@ -51,6 +58,8 @@ pub struct RegistrySettings {
     pub wait: Duration,
     /// The time between two bytes of an early answer.
     pub drip: Duration,
+    /// How many of them may wait; more are sent away at once, while the fill goes on.
+    pub max_waiting: usize,
 }
 
 impl Default for RegistrySettings {
@@ -58,6 +67,7 @@ impl Default for RegistrySettings {
         Self {
             wait: Duration::from_secs(20),
             drip: Duration::from_secs(15),
+            max_waiting: 1000,
         }
     }
 }
@@ -67,6 +77,9 @@ pub struct Registry {
     content: Arc<dyn Content>,
     settings: RegistrySettings,
     requests: AtomicU64,
+    buffers: Buffers,
+    /// Places for those who wait for an image.
+    waiting: Arc<Semaphore>,
 }
 
 impl Registry {
@@ -78,8 +91,12 @@ impl Registry {
     fn over(content: Arc<dyn Content>, settings: RegistrySettings) -> Self {
         Self {
             content,
-            settings,
             requests: AtomicU64::new(0),
+            buffers: Buffers::new(BUFFERS),
+            waiting: Arc::new(Semaphore::new(
+                settings.max_waiting.min(Semaphore::MAX_PERMITS),
+            )),
+            settings,
         }
     }
 
@@ -146,7 +163,9 @@ impl Registry {
             Route::Manifest(name, Reference::Digest(digest)) => {
                 manifests::by_digest(content, headers, &name, digest).await
             }
-            Route::Blob(name, digest) => blobs::get(content, method, headers, &name, digest).await,
+            Route::Blob(name, digest) => {
+                blobs::get(content, &self.buffers, method, headers, &name, digest).await
+            }
         }
     }
 }

@@ -52,6 +52,10 @@ fn without_any_setting_the_server_starts_on_the_loopback() {
     assert_eq!(settings.registry.drip, Duration::from_secs(15));
     assert_eq!(settings.server.drain, Duration::from_secs(30));
     assert_eq!(settings.server.max_connections, 10_000);
+    assert_eq!(settings.server.stall_timeout, Duration::from_secs(600));
+    assert_eq!(settings.fill.concurrent, 8);
+    assert_eq!(settings.registry.max_waiting, 1000);
+    assert!(settings.tls.is_none());
 }
 
 #[test]
@@ -115,6 +119,7 @@ fn what_the_example_has_in_comments_can_be_used() {
     let settings = resolve(&[], &[("HF_TOKEN", "hf_x")], Some(&text)).expect("settings");
     assert_eq!(settings.data_dir, Path::new("/var/lib/hf-oci"));
     assert_eq!(settings.fill.layers, 4);
+    assert_eq!(settings.cache.max_size, Some(500 << 30));
 }
 
 #[test]

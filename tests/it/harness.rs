@@ -11,7 +11,7 @@ use hf_oci::hub::{Endpoint, HubClient, HubSettings, Offline, Token, Upstream};
 use hf_oci::oci::{Config, Descriptor, Digest, Index, Manifest};
 use hf_oci::registry::{Registry, RegistrySettings};
 use hf_oci::server::{self, ServerSettings, Shutdown};
-use hf_oci::store::Store;
+use hf_oci::store::{Limits, Store};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::task::JoinHandle;
@@ -31,6 +31,8 @@ pub struct Setup {
     /// Bodies read at once, of all fills.
     pub connections: usize,
     pub offline: bool,
+    /// How much room the cache may take.
+    pub limits: Limits,
 }
 
 impl Default for Setup {
@@ -45,6 +47,7 @@ impl Default for Setup {
             patience: Duration::from_secs(300),
             connections: 64,
             offline: false,
+            limits: Limits::default(),
         }
     }
 }
@@ -52,6 +55,7 @@ impl Default for Setup {
 /// A running proxy. Its data folder goes with it, unless it is kept for the next one.
 pub struct Proxy {
     pub images: Arc<Images>,
+    pub store: Arc<Store>,
     base: String,
     client: reqwest::Client,
     folder: Folder,
@@ -107,9 +111,13 @@ impl Proxy {
             Folder::Own(folder) => folder.path().to_owned(),
             Folder::Given(folder) => folder.clone(),
         };
-        let store = Arc::new(Store::open(&data).expect("a store"));
+        let store = Arc::new(Store::open_with(&data, setup.limits).expect("a store"));
         let images = Arc::new(Images::new(upstream, Arc::clone(&store), setup.fill));
-        let registry = Arc::new(Registry::new(Arc::clone(&images), store, setup.registry));
+        let registry = Arc::new(Registry::new(
+            Arc::clone(&images),
+            Arc::clone(&store),
+            setup.registry,
+        ));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port");
@@ -125,6 +133,7 @@ impl Proxy {
         ));
         Self {
             images,
+            store,
             base,
             client: http(),
             folder,

@@ -3,16 +3,20 @@
 #[path = "../hub/mod.rs"]
 mod hub;
 
+mod binary;
 mod harness;
 
 mod bad_input;
 mod cli;
 mod cold;
+mod commands;
 mod config;
 mod crash;
 mod data_folder;
 mod determinism;
+mod disk_full;
 mod docs;
+mod eviction;
 mod faults;
 mod freshness;
 mod hub_client;

@@ -16,6 +16,7 @@ const ORDER: &[&[&str]] = &[
     &["fill"],
     &["server"],
     &["registry"],
+    &["control"],
     &["config"],
     &["telemetry"],
     &["cli"],
