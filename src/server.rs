@@ -11,12 +11,12 @@ mod activity;
 mod connection;
 mod shutdown;
 mod tls;
+mod wire;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -26,9 +26,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use shutdown::Shutdown;
 pub use tls::{Tls, TlsError, certificates};
+pub use wire::{Piece, Wire};
 
 /// The body of every answer. An error breaks the connection off.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub type Body = UnsyncBoxBody<Piece, io::Error>;
 
 /// What answers requests.
 pub trait Handler: Send + Sync + 'static {

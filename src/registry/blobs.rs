@@ -5,7 +5,8 @@
 
 use http_body_util::BodyExt;
 use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Method, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 
 use super::body::FileBody;
 use super::buffer::Buffers;
@@ -16,17 +17,19 @@ use super::{error, reply};
 use crate::error::{Error, Kind};
 use crate::image::ImageName;
 use crate::oci::Digest;
-use crate::server::Body;
+use crate::server::{Body, Wire};
 
 /// The blob `digest`, as far as an image of this repository has it.
 pub async fn get(
     content: &dyn Content,
     buffers: &Buffers,
-    method: &Method,
-    headers: &HeaderMap,
+    request: &Parts,
     name: &ImageName,
     digest: Digest,
 ) -> Result<Response<Body>, Error> {
+    let Parts {
+        method, headers, ..
+    } = request;
     let ranges = match RangeSet::from_headers(headers) {
         Ok(ranges) => ranges.filter(|_| *method == Method::GET),
         Err(many) => return Ok(refused(StatusCode::BAD_REQUEST, &many.to_string())),
@@ -38,14 +41,21 @@ pub async fn get(
     }
     let ranges = ranges.filter(|_| reply::same_as_before(headers, &digest));
     let wanted = ranges.map_or(Resolved::Whole, |ranges| ranges.resolve(blob.size));
-    Ok(answer(blob, digest, wanted, buffers))
+    let wire = request.extensions.get().cloned();
+    Ok(answer(blob, digest, wanted, wire, buffers))
 }
 
 /// The answer that gives what is wanted of a blob.
-fn answer(blob: Blob, digest: Digest, wanted: Resolved, buffers: &Buffers) -> Response<Body> {
+fn answer(
+    blob: Blob,
+    digest: Digest,
+    wanted: Resolved,
+    wire: Option<Wire>,
+    buffers: &Buffers,
+) -> Response<Body> {
     let size = blob.size;
     let stream = |status, layout| {
-        let body = FileBody::new(blob, layout, digest, buffers);
+        let body = FileBody::new(blob, layout, digest, wire, buffers);
         stream(body, digest, status)
     };
     let partial = StatusCode::PARTIAL_CONTENT;
@@ -135,8 +145,14 @@ mod tests {
             size: SIZE,
             lease: None,
         };
-        let (head, body) =
-            answer(blob, Digest::of(&bytes()), wanted, &Buffers::new(1 << 20)).into_parts();
+        let (head, body) = answer(
+            blob,
+            Digest::of(&bytes()),
+            wanted,
+            None,
+            &Buffers::new(1 << 20),
+        )
+        .into_parts();
         let text = |name| {
             let value = head.headers.get(name).map(|v| v.to_str().unwrap());
             value.unwrap_or_default().to_owned()

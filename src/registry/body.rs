@@ -2,16 +2,17 @@
 //!
 //! Nothing is read before the first poll, and nothing while what was read last is still to be sent: a client that does not read holds one
 //! buffer ([`super::buffer`]), and a dropped body reads nothing more and closes its file. What is in the system's cache is read at once;
-//! what is not, on a thread that may block, while the system is asked to read ahead.
+//! what is not, on a thread that may block, while the system is asked to read ahead. Where the connection can send files itself
+//! ([`Wire`]), what is in the system's cache is not read at all.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
@@ -19,10 +20,16 @@ use super::buffer::{Buffer, Buffers, Slot};
 use super::content::Blob;
 use super::multipart::{Layout, Segment};
 use crate::oci::Digest;
+use crate::server::{Piece, Wire};
 use crate::store::Lease;
 
 /// How far the system is asked to read ahead on a disk that is waited for.
 const AHEAD: u64 = 1 << 20;
+
+/// The longest stretch of a file that is left to the connection at once: what sends it must not hold others up for long.
+const STRETCH: u64 = 1 << 20;
+/// A stretch is held to be in the system's cache if every so many bytes one is.
+const SAMPLE: u64 = 128 << 10;
 
 /// Sends the pieces of a layout, in order. Whoever takes a frame must drop it to get the next one.
 pub struct FileBody {
@@ -30,6 +37,7 @@ pub struct FileBody {
     /// Bytes not yet handed out.
     left: u64,
     slot: Slot,
+    wire: Option<Wire>,
     state: State,
     /// Keeps the blob from being deleted.
     _lease: Option<Lease>,
@@ -43,11 +51,17 @@ enum State {
 }
 
 impl FileBody {
-    /// Sends `layout` of `file`, which is the blob `digest`. Must be polled on a runtime.
-    pub fn new(blob: Blob, layout: Layout, digest: Digest, buffers: &Buffers) -> Self {
+    /// Sends `layout` of `blob`, over `wire` if its connection has one. Must be polled on a runtime.
+    pub fn new(
+        blob: Blob,
+        layout: Layout,
+        digest: Digest,
+        wire: Option<Wire>,
+        buffers: &Buffers,
+    ) -> Self {
         let left = layout.length();
         let source = Source {
-            file: blob.file,
+            file: Arc::new(blob.file),
             segments: layout.into_segments(),
             cached: true,
             waited: false,
@@ -56,6 +70,7 @@ impl FileBody {
             digest,
             left,
             slot: buffers.slot(left),
+            wire,
             state: State::Idle(source),
             _lease: blob.lease,
         }
@@ -66,8 +81,15 @@ impl FileBody {
         self.left
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Piece>> {
         if let State::Idle(source) = &mut self.state {
+            if let Some(wire) = &self.wire
+                && let Some((at, len)) = source.stretch()
+            {
+                let piece = wire.piece(&source.file, at, len);
+                self.count(len);
+                return Poll::Ready(Ok(piece));
+            }
             let mut buffer = ready!(self.slot.poll_take(cx));
             let read = source.read(buffer.bytes(), Read::Cached);
             if !matches!(read, Ok(0)) {
@@ -86,12 +108,16 @@ impl FileBody {
         Poll::Ready(read.map(|length| self.hand_out(buffer, length)))
     }
 
-    fn hand_out(&mut self, buffer: Buffer, length: usize) -> Bytes {
-        self.left = self.left.saturating_sub(length as u64);
+    fn hand_out(&mut self, buffer: Buffer, length: usize) -> Piece {
+        self.count(length as u64);
+        self.slot.lend(buffer, length).into()
+    }
+
+    fn count(&mut self, length: u64) {
+        self.left = self.left.saturating_sub(length);
         if self.left == 0 {
             self.state = State::Ended;
         }
-        self.slot.lend(buffer, length)
     }
 }
 
@@ -104,13 +130,13 @@ fn wait(mut source: Source, mut buffer: Buffer) -> JoinHandle<(Source, Buffer, i
 }
 
 impl Body for FileBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<io::Result<Frame<Piece>>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
@@ -152,7 +178,7 @@ enum Read {
 
 /// The file, and what is still to be read of it.
 struct Source {
-    file: File,
+    file: Arc<File>,
     segments: VecDeque<Segment>,
     /// Whether this file system can tell what it has in memory.
     cached: bool,
@@ -161,6 +187,32 @@ struct Source {
 }
 
 impl Source {
+    /// Takes the next stretch of the file off the body, if all of it is in the system's cache.
+    fn stretch(&mut self) -> Option<(u64, u64)> {
+        let segment = self.segments.front_mut()?;
+        let Segment::File(range) = segment else {
+            return None;
+        };
+        let at = range.start;
+        let most = STRETCH.min(range.end - at);
+        let mut known = 0;
+        while self.cached && known < most {
+            // The first byte of each sample, and of the last one the last byte too.
+            let next = (known + SAMPLE).min(most);
+            let there =
+                |at| read_cached(&self.file, &mut [0], at, &mut self.cached).is_ok_and(|n| n == 1);
+            if ![at + known, at + next - 1].into_iter().all(there) {
+                break;
+            }
+            known = next;
+        }
+        range.start += known;
+        if segment.length() == 0 {
+            self.segments.pop_front();
+        }
+        (known > 0).then_some((at, known))
+    }
+
     /// Reads the next bytes of the body, across pieces, until `out` or the body is full. [`Read::Cached`] ends early where it would have
     /// to wait; 0 if that is at once.
     fn read(&mut self, out: &mut [u8], which: Read) -> io::Result<usize> {
@@ -253,6 +305,7 @@ mod tests {
     use std::io::Write;
     use std::ops::Range;
 
+    use bytes::Buf as _;
     use futures_util::FutureExt;
     use http_body_util::BodyExt;
     use proptest::prelude::*;
@@ -276,7 +329,13 @@ mod tests {
     }
 
     fn body(bytes: &[u8], layout: Layout) -> FileBody {
-        FileBody::new(blob(bytes), layout, Digest::of(b""), &Buffers::new(1 << 20))
+        FileBody::new(
+            blob(bytes),
+            layout,
+            Digest::of(b""),
+            None,
+            &Buffers::new(1 << 20),
+        )
     }
 
     fn pattern(size: usize) -> Vec<u8> {
@@ -291,8 +350,8 @@ mod tests {
         let (mut sizes, mut bytes) = (Vec::new(), Vec::new());
         while let Some(frame) = body.frame().await {
             let data = frame?.into_data().unwrap();
-            sizes.push(data.len());
-            bytes.extend_from_slice(&data);
+            sizes.push(data.remaining());
+            bytes.extend_from_slice(data.chunk());
             assert_eq!(body.is_end_stream(), body.size_hint().exact() == Some(0));
         }
         Ok((sizes, bytes))
@@ -360,6 +419,7 @@ mod tests {
             blob,
             Layout::file(0..1 << 20),
             Digest::of(b""),
+            None,
             &Buffers::new(1 << 20),
         );
         let frame = body.frame().await.unwrap().unwrap();

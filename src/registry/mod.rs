@@ -164,7 +164,7 @@ impl Registry {
                 manifests::by_digest(content, headers, &name, digest).await
             }
             Route::Blob(name, digest) => {
-                blobs::get(content, &self.buffers, method, headers, &name, digest).await
+                blobs::get(content, &self.buffers, request, &name, digest).await
             }
         }
     }

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::Buf;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::{Method, Response};
 
 use crate::fill::Outcome;
-use crate::server::Body;
+use crate::server::{Body, Piece};
 
 /// The longest path that is logged whole.
 const MAX_PATH: usize = 512;
@@ -75,17 +75,17 @@ impl Recorded {
 }
 
 impl hyper::body::Body for Recorded {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<io::Result<Frame<Piece>>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
-                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.bytes += frame.data_ref().map_or(0, |data| data.remaining() as u64);
                 if self.inner.is_end_stream() {
                     self.end = End::Whole;
                 }

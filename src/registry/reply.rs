@@ -11,7 +11,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Response, StatusCode};
 
 use crate::oci::Digest;
-use crate::server::Body;
+use crate::server::{Body, Piece};
 
 /// Digest of what is served; clients compare it with the bytes.
 pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -24,7 +24,11 @@ pub const fn constant(text: &'static str) -> HeaderValue {
 /// An answer whose bytes are at hand.
 pub fn full(status: StatusCode, bytes: Bytes) -> Response<Body> {
     let length = bytes.len();
-    let mut response = Response::new(Full::new(bytes).map_err(io::Error::other).boxed_unsync());
+    let mut response = Response::new(
+        Full::new(Piece::from(bytes))
+            .map_err(io::Error::other)
+            .boxed_unsync(),
+    );
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     response

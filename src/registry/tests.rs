@@ -2,6 +2,7 @@
 
 mod wire;
 
+use bytes::Buf as _;
 use std::io::Write;
 use std::sync::atomic::AtomicUsize;
 
@@ -177,7 +178,7 @@ async fn ask(
 async fn read(mut body: Body) -> std::io::Result<Bytes> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        bytes.extend_from_slice(frame?.data_ref().unwrap());
+        bytes.extend_from_slice(frame?.data_ref().unwrap().chunk());
     }
     Ok(bytes.into())
 }

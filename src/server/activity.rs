@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::Body;
+use super::{Body, Piece};
 
 /// The requests of one connection.
 #[derive(Debug)]
@@ -107,13 +106,13 @@ pub(super) struct Tracked {
 }
 
 impl hyper::body::Body for Tracked {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<io::Result<Frame<Piece>>>> {
         self.stream.unread.store(0, Relaxed);
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let now = self.stream.connection.now();

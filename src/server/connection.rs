@@ -25,7 +25,8 @@ use tokio::time::{Instant, Sleep, timeout};
 
 use super::activity::{Activity, Stream, Tracked, Verdict};
 use super::tls::too_slow;
-use super::{Body, Handler, Server, Shutdown};
+use super::wire::{Socket, Wire};
+use super::{Body, Handler, Piece, Server, Shutdown};
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most bytes that the head of a request may have.
@@ -92,7 +93,9 @@ fn bound_unsent(_: &TcpStream) {}
 /// Shakes hands, where the listener speaks TLS; then serves.
 async fn begin(server: &Arc<Server>, stream: TcpStream) -> Result<(), Failure> {
     let Some(tls) = &server.tls else {
-        return speak(server, stream).await;
+        let socket = Socket::new(stream);
+        let wire = socket.wire().clone();
+        return speak(server, socket, Some(wire)).await;
     };
     let limit = server.settings.header_timeout;
     let mut first = [0];
@@ -104,10 +107,11 @@ async fn begin(server: &Arc<Server>, stream: TcpStream) -> Result<(), Failure> {
         return Ok(refuse(stream, NOT_TLS).await?);
     }
     let shaken = timeout(limit, tls.acceptor().accept(stream)).await;
-    speak(server, shaken.map_err(|_| too_slow())??).await
+    speak(server, shaken.map_err(|_| too_slow())??, None).await
 }
 
-async fn speak<I>(server: &Arc<Server>, mut io: I) -> Result<(), Failure>
+/// Serves what comes over `io`; `wire` is what it can send files by.
+async fn speak<I>(server: &Arc<Server>, mut io: I, wire: Option<Wire>) -> Result<(), Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -123,7 +127,12 @@ where
     let io = TokioIo::new(Guarded::new(io, head, settings.stall_timeout));
     let activity = Activity::new();
     let (shared, streams) = (server.clone(), activity.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
+    // The frames of HTTP/2 hold bytes.
+    let wire = wire.filter(|_| protocol == Protocol::Http1);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(wire) = &wire {
+            request.extensions_mut().insert(wire.clone());
+        }
         answer(shared.clone(), streams.begin(), request)
     });
     if protocol == Protocol::Http2 {
@@ -214,7 +223,7 @@ async fn handled(handler: Arc<dyn Handler>, request: Request<Incoming>) -> Respo
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let text = Full::new(Bytes::from_static(text.as_bytes()));
+    let text = Full::new(Piece::from(Bytes::from_static(text.as_bytes())));
     let mut response = Response::new(text.map_err(io::Error::other).boxed_unsync());
     *response.status_mut() = status;
     response

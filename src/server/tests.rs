@@ -1,9 +1,11 @@
 //! The server over real sockets, with a trivial handler.
 
 mod limits;
+mod wire;
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,14 +21,14 @@ struct Trivial;
 struct Endless;
 
 impl hyper::body::Body for Endless {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
     fn poll_frame(
         self: std::pin::Pin<&mut Self>,
         _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<io::Result<hyper::body::Frame<Bytes>>>> {
-        let frame = hyper::body::Frame::data(Bytes::from_static(&[0; 4096]));
+    ) -> std::task::Poll<Option<io::Result<hyper::body::Frame<Piece>>>> {
+        let frame = hyper::body::Frame::data(Bytes::from_static(&[0; 4096]).into());
         std::task::Poll::Ready(Some(Ok(frame)))
     }
 }
@@ -41,7 +43,11 @@ impl Handler for Trivial {
                 "/endless" => return Response::new(Endless.boxed_unsync()),
                 _ => {}
             }
-            Response::new(Full::from("fine").map_err(io::Error::other).boxed_unsync())
+            Response::new(
+                Full::new(Piece::from(Bytes::from("fine")))
+                    .map_err(io::Error::other)
+                    .boxed_unsync(),
+            )
         })
     }
 }

@@ -95,7 +95,11 @@ impl FilePiece {
     }
 
     fn chunk(&self) -> &[u8] {
-        if self.stretch.left() == 0 { &[] } else { self.stretch.stand_in() }
+        if self.stretch.left() == 0 {
+            &[]
+        } else {
+            self.stretch.stand_in()
+        }
     }
 
     fn advance(&self, count: usize) {
@@ -106,7 +110,9 @@ impl FilePiece {
 
 impl Drop for FilePiece {
     fn drop(&mut self) {
-        self.wire.stretches().retain(|other| !Arc::ptr_eq(other, &self.stretch));
+        self.wire
+            .stretches()
+            .retain(|other| !Arc::ptr_eq(other, &self.stretch));
     }
 }
 
@@ -124,7 +130,10 @@ impl Wire {
             end: at + len,
         });
         self.stretches().push(Arc::clone(&stretch));
-        Piece::File(FilePiece { stretch, wire: self.clone() })
+        Piece::File(FilePiece {
+            stretch,
+            wire: self.clone(),
+        })
     }
 
     fn stretches(&self) -> MutexGuard<'_, Vec<Arc<Stretch>>> {
@@ -138,8 +147,12 @@ impl Wire {
             return None;
         }
         slices.iter().enumerate().find_map(|(at, slice)| {
-            let this = |stretch: &&Arc<Stretch>| std::ptr::eq(slice.as_ptr(), stretch.stand_in().as_ptr());
-            stretches.iter().find(this).map(|found| (at, Arc::clone(found)))
+            let this =
+                |stretch: &&Arc<Stretch>| std::ptr::eq(slice.as_ptr(), stretch.stand_in().as_ptr());
+            stretches
+                .iter()
+                .find(this)
+                .map(|found| (at, Arc::clone(found)))
         })
     }
 }
@@ -154,7 +167,10 @@ pub struct Socket {
 impl Socket {
     /// Takes over a connection.
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, wire: Wire::default() }
+        Self {
+            stream,
+            wire: Wire::default(),
+        }
     }
 
     /// What this connection's requests are given.
@@ -163,11 +179,19 @@ impl Socket {
     }
 
     /// Runs `send` whenever the socket takes bytes, until it sends some.
-    fn poll_send<T>(&self, cx: &mut Context<'_>, mut send: impl FnMut() -> rustix::io::Result<T>) -> Poll<io::Result<T>> {
+    fn poll_send<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut() -> rustix::io::Result<T>,
+    ) -> Poll<io::Result<T>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
             match self.stream.try_io(Interest::WRITABLE, || Ok(send()?)) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 sent => return Poll::Ready(sent),
             }
         }
@@ -190,19 +214,32 @@ impl Socket {
     fn poll_before(&self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.poll_send(cx, || {
             let mut control = rustix::net::SendAncillaryBuffer::default();
-            rustix::net::sendmsg(&self.stream, bytes, &mut control, SendFlags::MORE | SendFlags::NOSIGNAL)
+            rustix::net::sendmsg(
+                &self.stream,
+                bytes,
+                &mut control,
+                SendFlags::MORE | SendFlags::NOSIGNAL,
+            )
         })
     }
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
