@@ -17,6 +17,17 @@ pub trait Sink {
 
     /// Writes the concatenation of `parts` at `offset` of the blob.
     fn write(&mut self, offset: u64, parts: &[&[u8]]) -> Result<(), Self::Error>;
+
+    /// Writes as [`Sink::write`] does, and does `work` too: meanwhile, if the sink can. All of it is done when this returns.
+    fn write_during(
+        &mut self,
+        offset: u64,
+        parts: &[&[u8]],
+        work: impl FnOnce(),
+    ) -> Result<(), Self::Error> {
+        work();
+        self.write(offset, parts)
+    }
 }
 
 /// Why a layer was not sealed.
@@ -97,9 +108,6 @@ impl Sealer {
             self.file = FileHash::begin(entry);
         }
         self.payload(chunk, data, sink)?;
-        if let Some(git) = &mut self.file.git {
-            git.update(data);
-        }
         if chunk.start + chunk.len == entry.size {
             let digest = std::mem::take(&mut self.file).finish(entry)?;
             self.files.push(digest);
@@ -107,7 +115,7 @@ impl Sealer {
         Ok(())
     }
 
-    /// Frames a chunk, and hashes it for all four digests in one pass.
+    /// Frames a chunk, and hashes it for all four digests in one pass, while it is written.
     fn payload<S: Sink>(
         &mut self,
         chunk: ChunkRef,
@@ -118,16 +126,26 @@ impl Sealer {
         let parts: Vec<&[u8]> = member.slices().collect();
         let framed = parts.iter().copied();
         let mut own = Sha256::new();
-        if chunk.start == 0 {
-            // So far the file is the chunk.
-            together([&mut own, &mut self.diff], data, &mut self.blob, framed);
-            self.file.sha256 = own.clone();
-        } else {
-            let shared = [&mut own, &mut self.file.sha256, &mut self.diff];
-            together(shared, data, &mut self.blob, framed);
-        }
+        let Self {
+            blob, diff, file, ..
+        } = self;
+        let hash = || {
+            if chunk.start == 0 {
+                // So far the file is the chunk.
+                together([&mut own, diff], data, blob, framed);
+                file.sha256 = own.clone();
+            } else {
+                together([&mut own, &mut file.sha256, diff], data, blob, framed);
+            }
+            if let Some(git) = &mut file.git {
+                git.update(data);
+            }
+        };
+        let written = sink.write_during(self.written, &parts, hash);
+        written.map_err(SealError::Sink)?;
+        self.written += length(&parts);
         self.chunks.push(Digest::from_bytes(own.finish()));
-        self.write(&parts, sink)
+        Ok(())
     }
 
     /// Ends the layer: what follows the last payload, the TOC and the footer.
@@ -181,9 +199,13 @@ impl Sealer {
 
     fn write<S: Sink>(&mut self, parts: &[&[u8]], sink: &mut S) -> Result<(), SealError<S::Error>> {
         sink.write(self.written, parts).map_err(SealError::Sink)?;
-        self.written += parts.iter().map(|p| p.len() as u64).sum::<u64>();
+        self.written += length(parts);
         Ok(())
     }
+}
+
+fn length(parts: &[&[u8]]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
 }
 
 /// The digests of one file.
