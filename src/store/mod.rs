@@ -11,6 +11,7 @@
 //! nothing wrong, only work to redo. All calls block on files; callers on the runtime wrap them in `spawn_blocking`.
 
 mod blobs;
+mod facts;
 mod index;
 mod layout;
 mod rebuild;
@@ -24,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::image::ImageName;
 use crate::image::{Document, LayerRecord, Layout};
 use crate::oci::{Digest, Tag};
-use crate::repo::{Commit, RepoId};
+use crate::repo::{Commit, RepoId, Visibility};
 
 pub use layout::Reference;
 pub use staging::{Order, Staging};
@@ -192,6 +193,25 @@ impl Store {
     /// All tags that are known of the images of `repo`, sorted, each once.
     pub fn known_tags(&self, repo: &RepoId) -> Vec<String> {
         self.lock_layout().tags(repo)
+    }
+
+    /// Who may read `repo`, whose letters are folded, when it was last known; `None` is to be treated as private.
+    pub fn visibility(&self, repo: &RepoId) -> Option<Visibility> {
+        self.lock_layout().facts.visibility(repo)
+    }
+
+    /// How the upstream spelled `repo`, whose letters are folded, when its last image was published: another id if it was renamed.
+    pub fn canonical(&self, repo: &RepoId) -> Option<RepoId> {
+        self.lock_layout().facts.canonical(repo).cloned()
+    }
+
+    /// Notes who may read `repo`, whose letters are folded. `index.json` is written if that changes what it says.
+    pub fn note_visibility(&self, repo: &RepoId, visibility: Visibility) -> Result<(), StoreError> {
+        if self.lock_layout().facts.note(repo, visibility) {
+            tracing::info!(%repo, %visibility, "who may read a cached repository");
+            self.write_layout(|_| ())?;
+        }
+        Ok(())
     }
 
     /// All known commits of `repo`, each once.
