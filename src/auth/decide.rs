@@ -69,11 +69,7 @@ pub(super) struct Decisions {
 
 impl Decisions {
     /// Decisions are believed for `ttl`.
-    pub(super) fn new(
-        credentials: Arc<dyn Credentials>,
-        store: Arc<Store>,
-        ttl: Duration,
-    ) -> Self {
+    pub(super) fn new(credentials: Arc<dyn Credentials>, store: Arc<Store>, ttl: Duration) -> Self {
         Self {
             credentials,
             store,
@@ -152,10 +148,9 @@ impl Decisions {
         }
         let error = Error::from(outage);
         let kind = match error.kind {
-            Kind::BadGateway
-            | Kind::GatewayTimeout
-            | Kind::TooManyRequests(_)
-            | Kind::Offline => error.kind,
+            Kind::BadGateway | Kind::GatewayTimeout | Kind::TooManyRequests(_) | Kind::Offline => {
+                error.kind
+            }
             _ => Kind::Unavailable,
         };
         let why = error.message;

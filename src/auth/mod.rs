@@ -107,9 +107,15 @@ struct Place {
 
 enum Door {
     Open,
-    Public { decisions: Decisions, token: bool },
+    Public {
+        decisions: Decisions,
+        token: bool,
+    },
     Htpasswd(Htpasswd),
-    HuggingFace { decisions: Decisions, logins: Logins },
+    HuggingFace {
+        decisions: Decisions,
+        logins: Logins,
+    },
 }
 
 /// Lets requests in, or not.

@@ -60,7 +60,10 @@ impl Site {
             return url.clone();
         }
         let authority = request.uri.authority().map(|a| a.as_str());
-        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = request
+            .headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok());
         let host = authority.or(host).filter(|host| is_host(host));
         let scheme = if self.tls || forwarded_https(request) {
             "https"

@@ -72,12 +72,7 @@ struct Ttl {
 }
 
 impl Expiry<Question, Answer> for Ttl {
-    fn expire_after_create(
-        &self,
-        _: &Question,
-        answer: &Answer,
-        _: Instant,
-    ) -> Option<Duration> {
+    fn expire_after_create(&self, _: &Question, answer: &Answer, _: Instant) -> Option<Duration> {
         Some(match answer {
             Ok(head) if head.outage.is_some() => STALE.min(self.tag),
             Ok(head) if head.fixed => COMMIT,

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::{
-    ByteStream, Credentials, Refs, RemoteFile, Resolved, Token, Upstream, UpstreamError,
-};
+use super::{ByteStream, Credentials, Refs, RemoteFile, Resolved, Token, Upstream, UpstreamError};
 use crate::repo::{Commit, RepoId, Snapshot};
 
 /// No upstream. Every call ends at once in [`UpstreamError::Offline`]; no packet is sent.

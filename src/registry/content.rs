@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::error::{Error, Kind};
-use crate::fill::{Found, Images, Outcome, Ready};
+use crate::fill::{Asker, Found, Images, Outcome, Ready};
 use crate::image::ImageName;
 use crate::oci::{Digest, Tag};
 use crate::repo::RepoId;
@@ -41,15 +41,20 @@ pub struct Document {
 
 /// What a registry serves.
 pub trait Content: Send + Sync + 'static {
-    /// See [`Images::find`].
+    /// See [`Images::find`]. Without an asker the server itself asks.
     fn find<'a>(
         &'a self,
+        asker: Option<&'a Asker>,
         name: &'a ImageName,
         tag: &'a Tag,
     ) -> BoxFuture<'a, Result<(Image, Outcome), Error>>;
 
-    /// See [`Images::tags`].
-    fn tags<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Vec<String>, Error>>;
+    /// See [`Images::tags`]; as above.
+    fn tags<'a>(
+        &'a self,
+        asker: Option<&'a Asker>,
+        name: &'a ImageName,
+    ) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 
     /// See [`Store::catalog`].
     fn catalog(&self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
@@ -77,6 +82,10 @@ pub struct Cache {
 }
 
 impl Cache {
+    fn asker(&self, asker: Option<&Asker>) -> Asker {
+        asker.cloned().unwrap_or_else(|| self.images.own())
+    }
+
     async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -89,11 +98,13 @@ impl Cache {
 impl Content for Cache {
     fn find<'a>(
         &'a self,
+        asker: Option<&'a Asker>,
         name: &'a ImageName,
         tag: &'a Tag,
     ) -> BoxFuture<'a, Result<(Image, Outcome), Error>> {
         Box::pin(async move {
-            Ok(match self.images.find(name, tag).await? {
+            let asker = self.asker(asker);
+            Ok(match self.images.find(&asker, name, tag).await? {
                 Found::Ready(ready, outcome) => (Image::Ready(ready), outcome),
                 Found::Filling(mut flight, outcome) => {
                     let done = async move { flight.done().await.map_err(|e| (*e).clone()) };
@@ -103,8 +114,12 @@ impl Content for Cache {
         })
     }
 
-    fn tags<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Vec<String>, Error>> {
-        Box::pin(self.images.tags(name))
+    fn tags<'a>(
+        &'a self,
+        asker: Option<&'a Asker>,
+        name: &'a ImageName,
+    ) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+        Box::pin(async move { self.images.tags(&self.asker(asker), name).await })
     }
 
     fn catalog(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
