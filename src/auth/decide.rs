@@ -1,7 +1,8 @@
 //! Who may read what, as the Hub says it for each credential, and how long that is believed.
 //!
-//! Each question is asked with the credential of whoever asks, so a decision is that of the Hub. What is public to one is public to all,
-//! and asked for once. While the Hub does not answer, a decision stands for its time; after that only what was known to be public is served.
+//! Each question is asked with the credential of whoever asks, so a decision is that of the Hub. Public is only what the Hub shows to an
+//! anonymous client; that is asked for once for all. While the Hub does not answer, a decision stands for its time; after that only what
+//! was known to be public is served.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,17 +131,31 @@ impl Decisions {
     ) -> Result<Visibility, UpstreamError> {
         let upstream = self.credentials.with_token(login.map(|login| &login.token));
         let resolved = upstream.resolve(repo, None).await?;
+        let visibility = resolved.visibility();
+        if login.is_none() {
+            return match resolved.gated {
+                true => Err(UpstreamError::Gated(resolved.repo)),
+                false => Ok(Visibility::Public),
+            };
+        }
         if resolved.gated {
             // Whoever sees it may not yet read it.
-            match login {
-                Some(_) => upstream.access(&resolved.repo).await?,
-                None => return Err(UpstreamError::Gated(resolved.repo)),
-            }
+            upstream.access(&resolved.repo).await?;
         }
-        Ok(resolved.visibility())
+        if !visibility.is_public() {
+            return Ok(visibility);
+        }
+        // A mirror may not say that something is private.
+        match self.credentials.with_token(None).resolve(repo, None).await {
+            Ok(everybody) => Ok(everybody.visibility()),
+            Err(UpstreamError::RepositoryUnknown(_) | UpstreamError::Gated(_)) => {
+                Ok(Visibility::Private)
+            }
+            Err(outage) => Err(outage),
+        }
     }
 
-    /// What is decided when the Hub does not answer. The message is the same whether or not there is such a repository.
+    /// What is decided when the Hub does not answer. A refusal is the same whether or not there is such a repository.
     fn without_answer(&self, repo: &RepoId, outage: UpstreamError) -> Result<Decision, Error> {
         if self.store.visibility(repo) == Some(Visibility::Public) {
             tracing::warn!(%repo, error = %outage, outcome = "stale", "serving what was public");
@@ -148,9 +163,7 @@ impl Decisions {
         }
         let error = Error::from(outage);
         let kind = match error.kind {
-            Kind::BadGateway | Kind::GatewayTimeout | Kind::TooManyRequests(_) | Kind::Offline => {
-                error.kind
-            }
+            Kind::TooManyRequests(_) | Kind::Offline => error.kind,
             _ => Kind::Unavailable,
         };
         let why = error.message;

@@ -108,7 +108,7 @@ impl Htpasswd {
     }
 
     async fn verify(&self, hash: String, password: Secret) -> Result<bool, Error> {
-        let _waiting = Waiting::new(&self.waiting)?;
+        let _waiting = Waiting::new(&self.waiting, AT_ONCE + WAITING)?;
         let threads = Arc::clone(&self.threads);
         let closed = |_| Error::new(Kind::Unavailable, "the server is stopping; ask again");
         let thread = threads.acquire_owned().await.map_err(closed)?;
@@ -137,20 +137,21 @@ impl Htpasswd {
     }
 }
 
-/// A place among those who wait for their password to be checked.
-struct Waiting<'a>(&'a AtomicUsize);
+/// A place among those whose password or token is being checked.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Result<Self, Error> {
+    /// A place, if there are fewer than `most`.
+    pub(super) fn new(count: &'a AtomicUsize, most: usize) -> Result<Self, Error> {
         let place = Self(count);
-        if count.fetch_add(1, Ordering::Relaxed) < AT_ONCE + WAITING {
+        if count.fetch_add(1, Ordering::Relaxed) < most {
             return Ok(place);
         }
         drop(place);
         let wait = Some(Duration::from_secs(5));
         Err(Error::new(
             Kind::TooManyRequests(wait),
-            "too many passwords are being checked; ask again",
+            "too many logins are being checked; ask again",
         ))
     }
 }

@@ -1,23 +1,27 @@
 //! Logins with Hub tokens: who presents one, whether the Hub knows it, and what is given out for it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use moka::Expiry;
 use moka::future::Cache;
 
 use super::bearer::{Bearers, Login};
+use super::htpasswd::Waiting;
 use super::key::Key;
 use super::presented::{Presented, Secret};
 use super::{Caller, Issued};
 use crate::error::{Error, Kind};
 use crate::fill::Credential;
-use crate::hub::{Credentials, Token};
+use crate::hub::{Credentials, Token, Upstream};
 
 /// How long a token that the Hub does not know is refused without asking again.
 const UNKNOWN: Duration = Duration::from_secs(60);
 /// How long the Hub may take to say whether it knows a token.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Tokens that may be asked about at once: the Hub bears few such calls, and guesses must not crowd out what is served.
+const AT_ONCE: usize = 32;
 
 struct Ttl(Duration);
 
@@ -33,6 +37,8 @@ pub(super) struct Logins {
     credentials: Arc<dyn Credentials>,
     bearers: Bearers,
     known: Cache<Credential, bool>,
+    asking: AtomicUsize,
+    upstreams: Cache<Credential, Arc<dyn Upstream>>,
 }
 
 impl Logins {
@@ -46,7 +52,18 @@ impl Logins {
                 .max_capacity(10_000)
                 .expire_after(Ttl(ttl))
                 .build(),
+            asking: AtomicUsize::new(0),
+            upstreams: Cache::builder()
+                .max_capacity(1_000)
+                .time_to_live(ttl.max(Duration::from_secs(1)))
+                .build(),
         }
+    }
+
+    /// The upstream as a login asks it. Kept for a while, for the sake of what it learns of addresses and limits.
+    pub(super) async fn upstream(&self, login: &Login) -> Arc<dyn Upstream> {
+        let made = async { self.credentials.with_token(Some(&login.token)) };
+        self.upstreams.get_with(login.credential, made).await
     }
 
     /// Who asks: an anonymous client, or one with a Hub token. `though_unheard`: also while the Hub does not answer, because each
@@ -96,6 +113,7 @@ impl Logins {
     /// Forgets a login that the Hub does not know any more.
     pub(super) async fn forget(&self, credential: Credential) {
         self.bearers.forget(&credential).await;
+        self.upstreams.invalidate(&credential).await;
         self.known.insert(credential, false).await;
     }
 
@@ -119,12 +137,18 @@ impl Logins {
     }
 
     async fn ask(&self, token: &Token) -> Result<bool, Error> {
+        const UNHEARD: &str = "whether the Hub knows the token cannot be found out now";
+        let _place = Waiting::new(&self.asking, AT_ONCE)?;
         match tokio::time::timeout(PATIENCE, self.credentials.knows(token)).await {
-            Ok(known) => Ok(known?),
-            Err(_) => Err(Error::new(
-                Kind::GatewayTimeout,
-                "the Hub does not say whether it knows the token",
-            )),
+            Ok(Ok(known)) => Ok(known),
+            Ok(Err(error)) => {
+                let message = format!("{UNHEARD}: {error}");
+                Err(match Error::from(error).kind {
+                    kind @ Kind::TooManyRequests(_) => Error::new(kind, message),
+                    _ => Error::new(Kind::Unavailable, message),
+                })
+            }
+            Err(_) => Err(Error::new(Kind::Unavailable, UNHEARD)),
         }
     }
 }

@@ -46,10 +46,7 @@ pub enum Mode {
     /// Everybody, to everything that the server's own credentials open.
     Open,
     /// Everybody, to public repositories.
-    Public {
-        /// Whether the server has a token, which might open more.
-        token: bool,
-    },
+    Public,
     /// The users of this file, to everything that the server's own credentials open.
     Htpasswd(PathBuf),
     /// Everybody to public repositories, and those who log in with a Hub token to what it opens.
@@ -101,7 +98,6 @@ pub struct Issued {
 /// What the gate works with.
 struct Place {
     own: Arc<dyn Upstream>,
-    credentials: Arc<dyn Credentials>,
     store: Arc<Store>,
 }
 
@@ -109,13 +105,22 @@ enum Door {
     Open,
     Public {
         decisions: Decisions,
-        token: bool,
     },
     Htpasswd(Htpasswd),
     HuggingFace {
         decisions: Decisions,
         logins: Logins,
     },
+}
+
+/// By which right a repository may be read.
+enum Permit<'a> {
+    /// That of everybody whom the door lets in.
+    All,
+    /// It is public.
+    Public,
+    /// That of this login.
+    Personal(&'a Login),
 }
 
 /// Lets requests in, or not.
@@ -150,9 +155,8 @@ impl Gate {
             || Decisions::new(Arc::clone(&credentials), Arc::clone(&store), settings.ttl);
         let door = match &settings.mode {
             Mode::Open => Door::Open,
-            Mode::Public { token } => Door::Public {
+            Mode::Public => Door::Public {
                 decisions: decisions(),
-                token: *token,
             },
             Mode::Htpasswd(file) => Door::Htpasswd(Htpasswd::open(file, key).map_err(GateError)?),
             Mode::HuggingFace => Door::HuggingFace {
@@ -164,11 +168,7 @@ impl Gate {
             door,
             rules: Arc::new(settings.rules),
             site: settings.site,
-            place: Some(Place {
-                own,
-                credentials,
-                store,
-            }),
+            place: Some(Place { own, store }),
         })
     }
 
@@ -190,18 +190,22 @@ impl Gate {
         }
     }
 
-    /// A token for who asks at `/token`; `for_pull` as above. `None` if this server gives out none.
+    /// A token for who asks at `/token`, by its headers or, if it has one, by its `form`; `for_pull` as above. `None` if this server gives
+    /// out none.
     pub async fn token(
         &self,
         headers: &HeaderMap,
+        form: Option<&[u8]>,
         for_pull: bool,
     ) -> Option<Result<Issued, Error>> {
-        match &self.door {
-            Door::HuggingFace { logins, .. } => {
-                Some(logins.issue(Presented::of(headers), for_pull).await)
-            }
-            _ => None,
-        }
+        let Door::HuggingFace { logins, .. } = &self.door else {
+            return None;
+        };
+        let presented = match form {
+            Some(form) => Presented::of_form(form),
+            None => Presented::of(headers),
+        };
+        Some(logins.issue(presented, for_pull).await)
     }
 
     /// The `WWW-Authenticate` header for a request that needs a login: about the repository `name`, if it is about one. `flaw` counts only
@@ -239,27 +243,43 @@ impl Gate {
         known.map_or(Ok(()), |known| self.rules.check(&known))
     }
 
+    /// Whether `caller` may read what is cached of the repository of `name`.
+    pub async fn admit(&self, caller: &Caller, name: &ImageName) -> Result<(), Error> {
+        self.decide(caller, name).await.map(drop)
+    }
+
     /// Whether `caller` may read the repository of `name`, and on whose behalf it is looked for: `None` if the server's own credentials
     /// are asked with and nothing else is to be seen to.
     pub async fn permit(&self, caller: &Caller, name: &ImageName) -> Result<Option<Asker>, Error> {
-        self.served(name)?;
+        let permit = self.decide(caller, name).await?;
         let Some(place) = &self.place else {
             return Ok(None);
         };
+        Ok(match (permit, &self.door) {
+            (Permit::All, _) if self.rules.is_empty() => None,
+            (Permit::Personal(login), Door::HuggingFace { logins, .. }) => {
+                Some(self.personal(logins.upstream(login).await, login))
+            }
+            (Permit::All | Permit::Personal(_), _) => Some(self.shared(place, false)),
+            (Permit::Public, _) => Some(self.shared(place, true)),
+        })
+    }
+
+    async fn decide<'a>(&self, caller: &'a Caller, name: &ImageName) -> Result<Permit<'a>, Error> {
+        self.served(name)?;
         let repo = name.repo();
         let (decision, login) = match (&self.door, caller) {
-            (Door::Open | Door::Htpasswd(_), _) if self.rules.is_empty() => return Ok(None),
-            (Door::Open | Door::Htpasswd(_), _) => return Ok(Some(self.shared(place, false))),
+            (Door::Open | Door::Htpasswd(_), _) => return Ok(Permit::All),
             (Door::HuggingFace { decisions, .. }, Caller::Login(login)) => {
                 (decisions.of(Some(login), repo).await?, Some(login))
             }
-            (Door::Public { decisions, .. } | Door::HuggingFace { decisions, .. }, _) => {
+            (Door::Public { decisions } | Door::HuggingFace { decisions, .. }, _) => {
                 (decisions.of(None, repo).await?, None)
             }
         };
         match (decision, login) {
-            (Decision::Public | Decision::WasPublic, _) => Ok(Some(self.shared(place, true))),
-            (Decision::Admitted, Some(login)) => Ok(Some(self.personal(place, login))),
+            (Decision::Public | Decision::WasPublic, _) => Ok(Permit::Public),
+            (Decision::Admitted, Some(login)) => Ok(Permit::Personal(login)),
             (refusal, login) => Err(self.refusal(repo, refusal, login).await),
         }
     }
@@ -272,7 +292,7 @@ impl Gate {
                 }
                 refusal::to_login(repo, refusal)
             }
-            (Door::Public { token, .. }, _) => refusal::to_all(repo, refusal, *token),
+            (Door::Public { .. }, _) => refusal::to_all(repo, refusal),
             _ => refusal::to_anonymous(repo, refusal),
         }
     }
@@ -280,8 +300,7 @@ impl Gate {
     /// Forgets what was decided on `caller` and the repository of `name`, because the upstream has said otherwise since. Whether there was
     /// something to decide.
     pub async fn reconsider(&self, caller: &Caller, name: &ImageName) -> bool {
-        let (Door::HuggingFace { decisions, .. } | Door::Public { decisions, .. }) = &self.door
-        else {
+        let (Door::HuggingFace { decisions, .. } | Door::Public { decisions }) = &self.door else {
             return false;
         };
         let credential = match caller {
@@ -306,9 +325,8 @@ impl Gate {
     }
 
     /// Who asks with a Hub token of their own.
-    fn personal(&self, place: &Place, login: &Login) -> Asker {
+    fn personal(&self, upstream: Arc<dyn Upstream>, login: &Login) -> Asker {
         let rules = Arc::clone(&self.rules);
-        let upstream = place.credentials.with_token(Some(&login.token));
         let admits = move |repo: &RepoId, _| rules.check(repo);
         Asker::new(upstream, Some(login.credential), Arc::new(admits))
     }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine, alphabet};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
+use percent_encoding::percent_decode;
 
 /// The longest header that is looked at.
 const MAX_HEADER: usize = 8 << 10;
@@ -65,6 +66,31 @@ impl Presented {
         }
     }
 
+    /// What a form presents that asks for a token (RFC 6749, sections 4.3 and 6): a password, or a token that stands for one.
+    pub(super) fn of_form(form: &[u8]) -> Self {
+        if form.len() > MAX_HEADER {
+            return Self::Garbage;
+        }
+        let field = |wanted: &str| {
+            let pair = form
+                .split(|b| *b == b'&')
+                .find_map(|pair| pair.strip_prefix(wanted.as_bytes())?.strip_prefix(b"="))?;
+            let spaced: Vec<u8> = pair
+                .iter()
+                .map(|b| if *b == b'+' { b' ' } else { *b })
+                .collect();
+            let text = percent_decode(&spaced).decode_utf8().ok()?;
+            Some(text.into_owned()).filter(|text| !text.is_empty())
+        };
+        let user = field("username").unwrap_or_default();
+        match field("grant_type").as_deref() {
+            Some("password") => field("password"),
+            Some("refresh_token") => field("refresh_token"),
+            _ => return Self::Garbage,
+        }
+        .map_or(Self::Garbage, |secret| Self::Basic(user, Secret(secret)))
+    }
+
     fn parse(value: &str) -> Option<Self> {
         let (scheme, rest) = value.trim().split_once(' ')?;
         let rest = rest.trim();
@@ -118,6 +144,30 @@ mod tests {
             assert_eq!(of(&[value]), Presented::Garbage, "{value}");
         }
         assert_eq!(of(&["Bearer a", "Bearer b"]), Presented::Garbage);
+    }
+
+    #[test]
+    fn forms_are_read_with_their_escapes() {
+        let of = |form: &str| Presented::of_form(form.as_bytes());
+        let wanted = Presented::Basic("a n".into(), secret("hf_x&y"));
+        assert_eq!(
+            of("grant_type=password&service=h&username=a+n&password=hf%5Fx%26y"),
+            wanted
+        );
+        let wanted = Presented::Basic(String::new(), secret("hf_x"));
+        assert_eq!(of("refresh_token=hf_x&grant_type=refresh_token"), wanted);
+        let long = format!("grant_type=password&password={}", "x".repeat(MAX_HEADER));
+        for form in [
+            "",
+            "grant_type=password",
+            "grant_type=password&password=",
+            "password=hf_x",
+            "grant_type=client_credentials&password=x",
+            "grant_type=password&password=%ff",
+            &long,
+        ] {
+            assert_eq!(of(form), Presented::Garbage, "{form}");
+        }
     }
 
     #[test]

@@ -5,16 +5,16 @@ use super::login::unauthorized;
 use crate::error::{Error, Kind};
 use crate::repo::RepoId;
 
-/// To everybody, where there are no logins. `token`: the server has one that might open more.
-pub(super) fn to_all(repo: &RepoId, refusal: Decision, token: bool) -> Error {
-    const ONLY: &str = "without logins, and on other addresses than loopback, this server serves public repositories only, unless upstream.share_private is set";
-    match (refusal, token) {
-        (Decision::Disabled, _) => disabled(repo),
-        (Decision::Gated, _) => denied(format!("{repo} is gated: {ONLY}")),
-        (_, true) => denied(format!(
-            "{repo} does not exist at the upstream, or is private: {ONLY}"
-        )),
-        (_, false) => unknown(repo),
+/// To everybody, where there are no logins.
+pub(super) fn to_all(repo: &RepoId, refusal: Decision) -> Error {
+    const ONLY: &str = "without logins (auth.mode) this server gives public repositories only, unless upstream.share_private is set";
+    match refusal {
+        Decision::Disabled => disabled(repo),
+        Decision::Gated => denied(format!("{repo} is gated: {ONLY}")),
+        _ => Error::new(
+            Kind::NameUnknown,
+            format!("{repo} does not exist at the upstream, or is private: {ONLY}"),
+        ),
     }
 }
 

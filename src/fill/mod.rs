@@ -271,7 +271,9 @@ impl Images {
         head: &resolve::Head,
     ) -> Result<(), Error> {
         let (repo, visibility) = (name.repo(), head.visibility);
-        if head.outage.is_none() && self.shared.store.visibility(repo) != Some(visibility) {
+        // Whether something is public is not to be learned with a credential that sees more than everybody.
+        let told = head.outage.is_none() && !(asker.has_credential() && visibility.is_public());
+        if told && self.shared.store.visibility(repo) != Some(visibility) {
             let asked = repo.clone();
             let noted = self
                 .shared

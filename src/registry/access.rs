@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::{BodyExt, Collected, Limited};
+use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
@@ -19,6 +21,32 @@ use crate::server::Body;
 
 /// How long the upstream may take to say what is there, and to whom: clients give up after 30 s without a header.
 const FIND: Duration = Duration::from_secs(25);
+
+/// The longest form that asks for a token.
+const MAX_FORM: usize = 8 << 10;
+
+/// How long it may take to come.
+const FORM: Duration = Duration::from_secs(10);
+
+/// The body of a request for a token.
+#[derive(Clone)]
+pub struct Form(Bytes);
+
+impl Form {
+    /// Reads a body that should be one. What is too long, or comes too slowly, is an empty one, which asks for nothing.
+    pub async fn read(body: Incoming) -> Self {
+        let read = timeout(FORM, Limited::new(body, MAX_FORM).collect()).await;
+        let read = read.ok().and_then(Result::ok);
+        Self(read.map_or_else(Bytes::new, Collected::to_bytes))
+    }
+
+    fn has_scope(&self) -> bool {
+        std::str::from_utf8(&self.0)
+            .ok()
+            .and_then(|form| tags::value(form, "scope"))
+            .is_some_and(|scope| !scope.is_empty())
+    }
+}
 
 /// A failure, and what a challenge beside it says.
 pub struct Failed {
@@ -71,8 +99,8 @@ impl Registry {
     /// Who asks, if they may read the repository.
     pub(super) async fn reader(&self, request: &Parts, name: &ImageName) -> Result<(), Failed> {
         let caller = self.caller(request, Some(name)).await?;
-        let permitted = self.gate.permit(&caller, name).await;
-        permitted.map(drop).map_err(Failed::about(name))
+        let admitted = self.gate.admit(&caller, name).await;
+        admitted.map_err(Failed::about(name))
     }
 
     /// The answer to a failure, with a challenge if a login may help.
@@ -103,7 +131,11 @@ impl Registry {
     pub(super) async fn token(&self, request: &Parts) -> Result<Response<Body>, Error> {
         let scope = tags::value(request.uri.query().unwrap_or_default(), "scope");
         let for_pull = scope.is_some_and(|scope| !scope.is_empty());
-        let Some(issued) = self.gate.token(&request.headers, for_pull).await else {
+        let form = request.extensions.get::<Form>();
+        let scoped = form.is_some_and(|form| form.has_scope());
+        let form = form.map(|form| &form.0[..]);
+        let token = self.gate.token(&request.headers, form, for_pull || scoped);
+        let Some(issued) = token.await else {
             return Ok(no_such_path());
         };
         let issued = issued?;

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 pub use manifests::INDEX_PREFIX;
 pub use range::MAX_RANGES;
 
-use self::access::Failed;
+use self::access::{Failed, Form};
 use self::content::{Cache, Content};
 use self::record::{Record, Recorded};
 use self::route::{Refusal, Route};
@@ -199,8 +199,11 @@ fn text(text: &'static [u8]) -> Response<Body> {
 impl Handler for Registry {
     fn handle(self: Arc<Self>, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            // The body, if any, is dropped unread: nothing here takes one.
-            let (head, _) = request.into_parts();
+            // The body, if any, is dropped unread: nothing else here takes one.
+            let (mut head, body) = request.into_parts();
+            if head.method == Method::POST && head.uri.path() == "/token" {
+                head.extensions.insert(Form::read(body).await);
+            }
             self.answer(&head).await
         })
     }
