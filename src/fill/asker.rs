@@ -22,7 +22,8 @@ pub type Admits = dyn Fn(&RepoId, Visibility) -> Result<(), Error> + Send + Sync
 pub struct Asker {
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) credential: Option<Credential>,
-    admits: Arc<Admits>,
+    /// `None`: everything.
+    admits: Option<Arc<Admits>>,
 }
 
 impl Asker {
@@ -35,13 +36,22 @@ impl Asker {
         Self {
             upstream,
             credential,
-            admits,
+            admits: Some(admits),
         }
     }
 
     /// Asks `upstream` and may have everything that it gives.
     pub fn trusted(upstream: Arc<dyn Upstream>) -> Self {
-        Self::new(upstream, None, Arc::new(|_, _| Ok(())))
+        Self {
+            upstream,
+            credential: None,
+            admits: None,
+        }
+    }
+
+    /// Whether it may have everything that the upstream gives.
+    pub(super) const fn is_trusted(&self) -> bool {
+        self.admits.is_none()
     }
 
     /// Whether it asks with a credential of its own.
@@ -51,7 +61,8 @@ impl Asker {
 
     /// Refuses a repository that the asker may not have, by what the upstream said of it just now.
     pub(super) fn admits(&self, repo: &RepoId, visibility: Visibility) -> Result<(), Error> {
-        (self.admits)(repo, visibility)
+        let admits = self.admits.as_ref();
+        admits.map_or(Ok(()), |admits| admits(repo, visibility))
     }
 }
 

@@ -208,6 +208,7 @@ impl Images {
     /// The tags of a repository: the upstream's branches and tags, spelled as tags, sorted by bytes, each once. If the upstream does not
     /// answer, the tags of what is cached.
     pub async fn tags(&self, asker: &Asker, name: &ImageName) -> Result<Vec<String>, Error> {
+        self.admit_all(asker, name).await?;
         match asker.upstream.refs(name.repo()).await {
             Ok(refs) => {
                 let names = refs.branches.iter().chain(&refs.tags);
@@ -283,6 +284,22 @@ impl Images {
             }
         }
         asker.admits(&head.repo, visibility)
+    }
+
+    /// Refuses what the asker may not have, where no tag is asked for. During an outage only what is cached is at stake, for which the
+    /// asker was let in already.
+    async fn admit_all(&self, asker: &Asker, name: &ImageName) -> Result<(), Error> {
+        let Ok(latest) = "latest".parse() else {
+            return Ok(());
+        };
+        if asker.is_trusted() {
+            return Ok(());
+        }
+        match self.heads.head(asker, name, &latest).await {
+            Ok((head, _)) => self.admit(asker, name, &head).await,
+            Err(error) if resolve::is_outage(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Remembers what a tag means, if that is news.

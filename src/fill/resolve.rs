@@ -175,7 +175,7 @@ fn last_known(shared: &Shared, name: &ImageName) -> Visibility {
     known.unwrap_or(Visibility::Private)
 }
 
-const fn is_outage(error: &Error) -> bool {
+pub(super) const fn is_outage(error: &Error) -> bool {
     matches!(
         error.kind,
         Kind::BadGateway | Kind::GatewayTimeout | Kind::TooManyRequests(_) | Kind::Offline

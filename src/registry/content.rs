@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::error::{Error, Kind};
-use crate::fill::{Asker, Found, Images, Outcome, Ready};
+use crate::fill::{Asker, Flight, Found, Images, Outcome, Ready};
 use crate::image::ImageName;
 use crate::oci::{Digest, Tag};
 use crate::repo::RepoId;
@@ -106,9 +106,13 @@ impl Content for Cache {
             let asker = self.asker(asker);
             Ok(match self.images.find(&asker, name, tag).await? {
                 Found::Ready(ready, outcome) => (Image::Ready(ready), outcome),
-                Found::Filling(mut flight, outcome) => {
-                    let done = async move { flight.done().await.map_err(|e| (*e).clone()) };
-                    (Image::Filling(Box::pin(done)), outcome)
+                Found::Filling(flight, outcome) => {
+                    let again = (outcome == Outcome::Joined).then(|| {
+                        let images = Arc::clone(&self.images);
+                        let (name, tag) = (name.clone(), tag.clone());
+                        async move { images.find(&asker, &name, &tag).await }
+                    });
+                    (Image::Filling(Box::pin(filled(flight, again))), outcome)
                 }
             })
         })
@@ -169,6 +173,29 @@ impl Content for Cache {
             }
         });
         Box::pin(read)
+    }
+}
+
+/// The end of a fill. One that was joined, and that failed because of the credentials it was begun with, is looked for `again` with the
+/// credentials of whoever joined.
+async fn filled(
+    mut flight: Flight,
+    again: Option<impl Future<Output = Result<Found, Error>>>,
+) -> Result<Ready, Error> {
+    let error = match flight.done().await {
+        Ok(ready) => return Ok(ready),
+        Err(error) => (*error).clone(),
+    };
+    let closed = matches!(
+        error.kind,
+        Kind::NameUnknown | Kind::Denied | Kind::TokenRefused
+    );
+    match again.filter(|_| closed) {
+        None => Err(error),
+        Some(again) => match again.await? {
+            Found::Ready(ready, _) => Ok(ready),
+            Found::Filling(mut flight, _) => flight.done().await.map_err(|e| (*e).clone()),
+        },
     }
 }
 
