@@ -5,6 +5,7 @@ mod hub;
 
 mod harness;
 
+mod access;
 mod bad_input;
 mod cli;
 mod cold;
