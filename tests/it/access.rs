@@ -5,15 +5,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use hf_oci::auth::{GateSettings, Mode, Rules, Site};
+use hf_oci::auth::Mode;
 use hf_oci::oci::Digest;
 use hf_oci::registry::INDEX_PREFIX;
 use reqwest::{Method, Response};
 
 use crate::harness::{OciError, Proxy, Setup, header};
 use crate::hub::{Files, Hub, Repo, World};
+use crate::logins::{basic, bearer, gate};
 
 /// The rows say who asks, for what kind of repository; the columns what they ask for, of a repository that this server never saw, and of
 /// one that it has cached. `-` is a 404 to somebody who may read the repository: this blob is not here. A 404 is as for a repository that
@@ -204,53 +203,38 @@ fn world() -> World {
     world
 }
 
-/// Digests of the image at `v1` of each repository, from a proxy that may read them all.
+/// Digests of the image at `v1` of each repository.
 type Truth = BTreeMap<String, (Digest, Digest)>;
 
-async fn truth(hub: &Hub) -> Truth {
+/// Pulls one half of the repositories into a folder, by a proxy that may read them all.
+async fn pull(hub: &Hub, folder: &Path, cached: bool) -> Truth {
     let setup = Setup {
         token: Some("hf_server"),
         ..Setup::default()
     };
-    let proxy = Proxy::start_with(hub, setup).await;
+    let proxy = Proxy::start_on_with(hub, folder, setup).await;
     let mut truth = Truth::new();
-    for cell in all_cells().filter(|cell| cell.column == COLUMNS[0]) {
+    let first = |cell: &Cell| cell.cached == cached && cell.column == COLUMNS[0];
+    for cell in all_cells().filter(first) {
         let repo = cell.repo();
         let (index, _) = proxy.index(&repo, "v1").await;
         let (manifest, _) = proxy.manifest(&repo, "v1").await;
         truth.insert(repo, (index, manifest.layers[0].digest));
     }
-    truth
-}
-
-/// A folder in which the repositories of the right half are cached.
-async fn warm(hub: &Hub) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    let setup = Setup {
-        token: Some("hf_server"),
-        ..Setup::default()
-    };
-    let proxy = Proxy::start_on_with(hub, folder.path(), setup).await;
-    for cell in all_cells().filter(|cell| cell.cached && cell.column == COLUMNS[0]) {
-        proxy.index(&cell.repo(), "v1").await;
-    }
     proxy.stop().await;
-    folder
+    truth
 }
 
 /// Everything that a table asks.
 async fn check(table: &str, mode: Mode) {
     let wanted = read(table);
     let hub = Hub::start(world()).await;
-    let (truth, folder) = (truth(&hub).await, warm(&hub).await);
+    let [folder, elsewhere] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let mut truth = pull(&hub, folder.path(), true).await;
+    truth.extend(pull(&hub, elsewhere.path(), false).await);
     let mut setup = Setup {
         token: Some("hf_server"),
-        gate: Some(GateSettings {
-            mode: mode.clone(),
-            ttl: Duration::ZERO,
-            rules: Rules::default(),
-            site: Site::default(),
-        }),
+        gate: Some(gate(mode.clone(), Duration::ZERO)),
         ..Setup::default()
     };
     setup.registry.wait = Duration::from_millis(300);
@@ -284,11 +268,6 @@ async fn check(table: &str, mode: Mode) {
     assert!(hub.leaks().is_empty(), "a token went to the CDN");
 }
 
-fn basic(user: &str, password: &str) -> Option<String> {
-    let pair = STANDARD.encode(format!("{user}:{password}"));
-    Some(format!("Basic {pair}"))
-}
-
 /// The `Authorization` headers with which each of those asks: all of them must have the same effect.
 async fn logins(proxy: &Proxy, mode: &Mode) -> BTreeMap<&'static str, Vec<Option<String>>> {
     let mut logins = BTreeMap::new();
@@ -310,26 +289,6 @@ async fn logins(proxy: &Proxy, mode: &Mode) -> BTreeMap<&'static str, Vec<Option
         logins.insert(who, presented);
     }
     logins
-}
-
-/// What the proxy gives for a login, as clients ask for it.
-async fn bearer(proxy: &Proxy, authorization: Option<&str>) -> Option<String> {
-    let headers: Vec<_> = authorization
-        .map(|a| ("authorization", a))
-        .into_iter()
-        .collect();
-    let path = "/token?service=proxy&scope=repository:org/x:pull";
-    let response = proxy.send(Method::GET, path, &headers).await;
-    if response.status() != 200 {
-        assert_eq!(response.status(), 401);
-        return None;
-    }
-    let text = response.text().await.expect("a body");
-    let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    Some(format!(
-        "Bearer {}",
-        answer["token"].as_str().expect("a token")
-    ))
 }
 
 /// Takes away what "revoked" had until now, and sees that it had it.
