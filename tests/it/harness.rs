@@ -265,7 +265,7 @@ impl Proxy {
 }
 
 /// A client of plain HTTP; it wants to be told of a TLS library all the same.
-fn http() -> reqwest::Client {
+pub fn http() -> reqwest::Client {
     // An error says that another test was first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use hf_oci::auth::{GateSettings, Mode, Rules, Site};
 use reqwest::{Method, Response};
 
-use crate::harness::{OciError, Proxy, Setup, header, small};
+use crate::harness::{OciError, Proxy, Setup, header, http, small};
 use crate::hub::{Effect, Fault, Hub, Repo, World};
 
 /// A gate without rules.
@@ -130,7 +130,7 @@ async fn a_token_may_be_asked_for_by_a_form() {
     let hub = hub().await;
     let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
     let post = async |form: &str| {
-        let client = reqwest::Client::new();
+        let client = http();
         let request = client.post(format!("{}/token", proxy.base()));
         request
             .body(form.to_owned())

@@ -7,7 +7,7 @@ use hf_oci::repo::Visibility;
 use hf_oci::store::Store;
 use reqwest::Method;
 
-use crate::harness::{OciError, Proxy, Setup, header, small};
+use crate::harness::{OciError, Proxy, Setup, header, http, small};
 use crate::hub::{Files, Hub, Kind, Repo, World};
 use crate::logins::{ask, basic, gate, hub, proxy};
 
@@ -222,7 +222,7 @@ async fn under_way() -> (Hub, Proxy, tokio::task::JoinHandle<u16>) {
     let hub = Hub::start(world).await;
     let proxy = proxy(&hub, gate(Mode::HuggingFace, Duration::ZERO)).await;
     hub.pause();
-    let begin = reqwest::Client::new()
+    let begin = http()
         .get(format!("{}{PRIVATE}", proxy.base()))
         .header("authorization", basic("x", "hf_one").expect("a header"));
     let first = tokio::spawn(async move {

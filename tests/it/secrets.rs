@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::{Client, RequestBuilder};
+use reqwest::RequestBuilder;
 
+use crate::harness::http;
 use crate::hub::{Effect, Fault, Files, Hub, Repo, World};
 use crate::logins::basic;
 
@@ -111,34 +112,42 @@ async fn told(request: RequestBuilder) -> String {
     text
 }
 
-/// Goes everywhere with every secret; gives all answers.
-async fn everywhere(url: &str, logins: &[String]) -> String {
-    let client = Client::new();
+/// Asks for everything of some repositories with a login; gives all answers.
+async fn with(url: &str, login: &str, names: &[&str]) -> String {
+    let client = http();
+    let get = |path: &str| {
+        let request = client.get(format!("{url}{path}"));
+        request.header("authorization", login)
+    };
     let mut answers = String::new();
-    for login in logins {
-        let get = |path: &str| {
-            client
-                .get(format!("{url}{path}"))
-                .header("authorization", login)
-        };
-        for path in [
-            "/v2/",
-            "/v2/_catalog",
-            "/token",
-            "/token?scope=repository:org/gated:pull",
-        ] {
-            let _ = writeln!(answers, "{}", told(get(path)).await);
-        }
-        for name in ["public", "private", "gated", "missing", "broken"] {
-            for rest in ["manifests/main", "tags/list", "manifests/none"] {
-                let path = format!("/v2/org/{name}/{rest}");
-                let _ = writeln!(answers, "{}", told(get(&path)).await);
-            }
+    for path in [
+        "/v2/",
+        "/v2/_catalog",
+        "/token",
+        "/token?scope=repository:org/gated:pull",
+    ] {
+        let _ = writeln!(answers, "{}", told(get(path)).await);
+    }
+    for name in names {
+        for rest in ["manifests/main", "tags/list", "manifests/none"] {
+            let path = format!("/v2/org/{name}/{rest}");
+            let _ = writeln!(answers, "{}", told(get(&path)).await);
         }
     }
+    answers
+}
+
+/// Goes everywhere with every secret; gives all answers.
+async fn everywhere(url: &str) -> String {
+    let mut logins: Vec<String> = CANARIES.iter().filter_map(|c| basic("ann", c)).collect();
+    logins.extend(CANARIES.iter().map(|canary| format!("Bearer {canary}")));
+    logins.push(format!("Digest {}", CANARIES[3]));
+    let names = ["public", "private", "gated", "missing"];
+    let asked = logins.iter().map(|login| with(url, login, &names));
+    let mut answers = futures_util::future::join_all(asked).await.concat();
     for secret in CANARIES {
         let form = format!("grant_type=password&username=x&password={secret}");
-        let request = client.post(format!("{url}/token")).body(form);
+        let request = http().post(format!("{url}/token")).body(form);
         let _ = writeln!(answers, "{}", told(request).await);
     }
     answers
@@ -191,8 +200,8 @@ fn find_in_files(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Runs a server in a mode of auth past all of it, and looks everywhere.
-async fn look(mode: &[&str], folder: &Path) {
+/// Runs a server in a mode of auth past all of it, `user` being a secret that opens it, and looks everywhere.
+async fn look(mode: &[&str], user: &str, folder: &Path) {
     let hub = Hub::start(hub_world()).await;
     hub.fault(Fault::cdn("broken/b.bin").then(Effect::Corrupt(5)));
     hub.fault(
@@ -201,13 +210,18 @@ async fn look(mode: &[&str], folder: &Path) {
             .then(Effect::ExpireSignature),
     );
     let server = Server::start(&hub, folder, mode);
-    let mut logins: Vec<String> = CANARIES.iter().filter_map(|c| basic("ann", c)).collect();
-    logins.extend(CANARIES.iter().map(|canary| format!("Bearer {canary}")));
-    logins.push(format!("Digest {}", CANARIES[3]));
-    let mut answers = everywhere(&server.url, &logins).await;
-    // A staging folder with a fill under way, and a Hub that is gone.
+    let mut answers = everywhere(&server.url).await;
+    // A fill that fails, and a Hub that is gone.
+    let insider = basic("ann", user).expect("a header");
+    answers.push_str(&with(&server.url, &insider, &["broken"]).await);
     hub.stop();
-    answers.push_str(&everywhere(&server.url, &logins).await);
+    // Each takes as long as the Hub may take to answer.
+    let paths = ["/v2/", "/token", "/v2/org/private/manifests/main"];
+    let asked = paths.map(|path| {
+        let request = http().get(format!("{}{path}", server.url));
+        told(request.header("authorization", &insider))
+    });
+    answers.push_str(&futures_util::future::join_all(asked).await.concat());
     let log = server.stop();
 
     let mut found = find("the log", log.as_bytes());
@@ -231,7 +245,7 @@ async fn look(mode: &[&str], folder: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn hub_tokens_of_the_server_and_of_clients_are_written_nowhere() {
     let folder = tempfile::tempdir().expect("a folder");
-    look(&["--auth-mode", "huggingface"], folder.path()).await;
+    look(&["--auth-mode", "huggingface"], CANARIES[1], folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,5 +257,5 @@ async fn passwords_of_users_are_written_nowhere() {
     writeln!(file, "ann:{hash}").expect("a line");
     let users = users.display().to_string();
     let mode = ["--auth-mode", "htpasswd", "--auth-htpasswd-file", &users];
-    look(&mode, folder.path()).await;
+    look(&mode, CANARIES[4], folder.path()).await;
 }
