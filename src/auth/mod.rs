@@ -106,10 +106,10 @@ enum Door {
     Public {
         decisions: Decisions,
     },
-    Htpasswd(Htpasswd),
+    Htpasswd(Box<Htpasswd>),
     HuggingFace {
         decisions: Decisions,
-        logins: Logins,
+        logins: Box<Logins>,
     },
 }
 
@@ -158,10 +158,13 @@ impl Gate {
             Mode::Public => Door::Public {
                 decisions: decisions(),
             },
-            Mode::Htpasswd(file) => Door::Htpasswd(Htpasswd::open(file, key).map_err(GateError)?),
+            Mode::Htpasswd(file) => {
+                let users = Htpasswd::open(file, key).map_err(GateError)?;
+                Door::Htpasswd(Box::new(users))
+            }
             Mode::HuggingFace => Door::HuggingFace {
                 decisions: decisions(),
-                logins: Logins::new(key, Arc::clone(&credentials), settings.ttl),
+                logins: Box::new(Logins::new(key, Arc::clone(&credentials), settings.ttl)),
             },
         };
         Ok(Self {

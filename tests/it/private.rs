@@ -355,3 +355,55 @@ async fn what_the_rules_leave_out_is_refused_before_the_hub_is_asked() {
         assert_eq!(proxy.get("/v2/org/fine/manifests/main").await.status(), 200);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_lists_what_everybody_may_know_of() {
+    let hub = hub().await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
+    let insider = basic("x", "hf_in");
+    for path in [PRIVATE, "/v2/org/public/manifests/main"] {
+        assert_eq!(
+            ask(&proxy, path, insider.as_deref()).await.status(),
+            200,
+            "{path}"
+        );
+    }
+    for login in [None, insider] {
+        let response = ask(&proxy, "/v2/_catalog", login.as_deref()).await;
+        let told = response.text().await.expect("a body");
+        assert_eq!(told, r#"{"repositories":["org/public"]}"#);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offline_what_was_public_is_served_and_the_rest_is_as_if_it_were_not_here() {
+    let hub = hub().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let setup = |mode, offline| Setup {
+        token: Some("hf_in"),
+        gate: Some(gate(mode, LONG)),
+        offline,
+        ..Setup::default()
+    };
+    let online = Proxy::start_on_with(&hub, folder.path(), setup(Mode::Open, false)).await;
+    online.index("org/private", "main").await;
+    online.index("org/public", "main").await;
+    online.stop().await;
+    for mode in [Mode::HuggingFace, Mode::Public] {
+        let proxy = Proxy::start_on_with(&hub, folder.path(), setup(mode, true)).await;
+        for login in [None, basic("x", "hf_in")] {
+            let asked = async |name: &str| {
+                let path = format!("/v2/org/{name}/manifests/main");
+                let response = ask(&proxy, &path, login.as_deref()).await;
+                let status = response.status().as_u16();
+                let body = response.text().await.expect("a body");
+                (status, body.replace(&format!("org/{name}"), "NAME"))
+            };
+            assert_eq!(asked("public").await.0, 200);
+            let private = asked("private").await;
+            assert_eq!(private.0, 404, "{}", private.1);
+            assert_eq!(private, asked("missing").await);
+        }
+        proxy.stop().await;
+    }
+}
