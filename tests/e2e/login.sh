@@ -54,10 +54,17 @@ with_podman() {
     podman logout "$PROXY" >/dev/null
 }
 
+build_model() {
+    build "$1" <<DOCKERFILE
+FROM scratch
+COPY --from=$PROXY/org/model:main / .
+DOCKERFILE
+}
+
 # with_docker MODE USER PASSWORD: login, a build (BuildKit) and a pull.
 with_docker() {
     refused "$1: docker build without a login" 'unauthorized|authorization failed|denied' \
-        build_whole "$1-no" org/model:main "$MODEL" x
+        build_model "$1-no"
     refused "$1: docker pull without a login" 'unauthorized|authoriz|denied|no basic auth' \
         docker pull -q "$PROXY/org/model:main"
     refused "$1: docker login with a wrong password" 'unauthorized' \
