@@ -1,8 +1,8 @@
 //! Sealing: from chunks in memory to a layer's bytes and digests, beside what the same bytes cost at least.
 //!
 //! The limits read the same chunks in the same order. A layer's bytes are seen by four SHA-256 (chunk, file, `diff_id`, blob) and one CRC-32,
-//! so `limits::sha256_four_passes` and `limits::crc32` are what the sealer can be without a smarter hash, and `limits::sha256` what it could
-//! be if a single pass had to do.
+//! so `limits::sha256_four_passes` and `limits::crc32` are what it would take without a smarter hash, `limits::fused` is the kernel that makes
+//! all four in one pass and nothing else, and `limits::sha256` a single digest.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -138,6 +138,20 @@ mod limits {
                 hashes.iter_mut().for_each(|hash| hash.update(chunk));
             }
             hashes.map(Sha256::finalize)
+        });
+    }
+
+    /// One pass of the fused kernel: three digests of the same blocks, and one of the same bytes framed.
+    #[divan::bench]
+    fn fused(bencher: Bencher<'_, '_>) {
+        bencher.counter(BytesCount::new(TOTAL)).bench_local(|| {
+            let [mut a, mut b, mut c, mut own] = [const { fused_sha256::Sha256::new() }; 4];
+            for chunk in chunks() {
+                let shared = [&mut a, &mut b, &mut c];
+                let parts = chunk.chunks(65_535).flat_map(|part| [&[0; 5][..], part]);
+                fused_sha256::together(shared, chunk, &mut own, parts);
+            }
+            [a, b, c, own].map(fused_sha256::Sha256::finish)
         });
     }
 

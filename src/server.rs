@@ -3,7 +3,11 @@
 //! HTTP/1.1 and HTTP/2 with prior knowledge share each port. A connection has a time for its first bytes and for each head, a time without
 //! any progress of what is sent to it, and a place among a bounded number. What is no HTTP gets an answer that begins with `HTTP/`:
 //! containerd and dockerd try TLS first, and fall back to plain HTTP only if they see that.
+//!
+//! Everything that a client can make this side hold is bounded: heads ([`MAX_HEAD`](connection::MAX_HEAD)), streams of an HTTP/2
+//! connection, requests over all connections (as many as connections), and request bodies, which are refused.
 
+mod activity;
 mod connection;
 mod shutdown;
 mod tls;
@@ -37,7 +41,7 @@ pub trait Handler: Send + Sync + 'static {
 pub struct ServerSettings {
     /// Connections at once, over all listeners; more of them wait in the kernel's queue.
     pub max_connections: usize,
-    /// Time for the first bytes of a connection, and for each head of a request; so also the time a connection may be idle.
+    /// Time for the TLS handshake, for the first bytes of a connection, and for each head of a request; so also the time a connection may be idle.
     pub header_timeout: Duration,
     /// Time that a client may take nothing of what is sent to it.
     pub stall_timeout: Duration,
@@ -71,6 +75,7 @@ pub async fn run(
     let server = Arc::new(Server {
         handler,
         places: Arc::new(Semaphore::new(places)),
+        requests: Arc::new(Semaphore::new(places)),
         shutdown: shutdown.clone(),
         settings,
         tls: tls.clone(),
@@ -101,6 +106,9 @@ pub async fn run(
 struct Server {
     handler: Arc<dyn Handler>,
     places: Arc<Semaphore>,
+    /// Places for requests: an HTTP/2 connection has many of them, but not so many that all together have more than there may be
+    /// connections.
+    requests: Arc<Semaphore>,
     settings: ServerSettings,
     tls: Option<Arc<Tls>>,
     shutdown: Shutdown,

@@ -10,7 +10,10 @@ fuzz_target!(|text: &str| {
     if let Ok(name) = ImageName::parse(text) {
         for component in name.path() {
             let again = ImageName::parse(&format!("o/m/{}", encode_component(component)));
-            assert_eq!(again.map(|n| n.path().to_vec()), Ok(vec![component.clone()]));
+            assert_eq!(
+                again.map(|n| n.path().to_vec()),
+                Ok(vec![component.clone()])
+            );
         }
     }
 });

@@ -55,7 +55,7 @@ impl Serve {
 
 /// Puts the server together and serves until it has drained.
 async fn run(settings: Settings) -> Result<(), Failure> {
-    raise_file_limit(&settings);
+    let files = raise_file_limit();
     prepare_data_dir(&settings.data_dir)?;
     let (listener, address) = listen(&settings).await?;
 
@@ -78,7 +78,7 @@ async fn run(settings: Settings) -> Result<(), Failure> {
         tracing::warn!(%error, "fills that were under way begin again when they are asked for");
     }
 
-    let limits = server_settings(&settings);
+    let limits = server_settings(&settings, files);
     server::run(vec![listener], Arc::new(registry), limits, tls, shutdown).await;
     // Nobody waits any more; what is filled is lost only as far as it is not published.
     images.shutdown().await;
@@ -125,6 +125,7 @@ fn fill_settings(settings: &Settings) -> FillSettings {
         memory: settings.fill.memory,
         connections: settings.fill.connections,
         layers: settings.fill.layers,
+        concurrent: settings.fill.concurrent,
         layout: settings.fill.layout,
         tag_ttl: settings.tag_ttl,
         ..FillSettings::default()
@@ -135,15 +136,16 @@ fn registry_settings(settings: &Settings) -> RegistrySettings {
     RegistrySettings {
         wait: settings.registry.wait,
         drip: settings.registry.drip,
+        max_waiting: settings.registry.max_waiting,
     }
 }
 
-fn server_settings(settings: &Settings) -> ServerSettings {
+fn server_settings(settings: &Settings, files: Option<u64>) -> ServerSettings {
     ServerSettings {
-        max_connections: settings.server.max_connections,
+        max_connections: connections(settings.server.max_connections, files),
         header_timeout: settings.server.header_timeout,
+        stall_timeout: settings.server.stall_timeout,
         drain: settings.server.drain,
-        ..ServerSettings::default()
     }
 }
 
@@ -161,25 +163,35 @@ fn hub_settings(settings: &Settings) -> HubSettings {
     }
 }
 
-/// Lets this process have as many files open as the system allows it: each connection is one.
-fn raise_file_limit(settings: &Settings) {
+/// Lets this process have as many files open as the system allows it; gives that number, if there is one.
+fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    let now = match setrlimit(Resource::Nofile, raised) {
+    match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
+    }
+}
+
+/// As many connections as wanted, or as the limit of open files has room for: each is one, and so is the blob that it is sent.
+fn connections(wanted: usize, files: Option<u64>) -> usize {
+    let Some(files) = files else {
+        return wanted;
     };
-    let wanted = settings.server.max_connections as u64 + OTHER_FILES;
-    if now.is_some_and(|now| now < wanted) {
+    let room = files.saturating_sub(OTHER_FILES).max(files / 2) / 2;
+    let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    if room < wanted {
         tracing::warn!(
-            limit = now,
+            limit = files,
             wanted,
+            served = room,
             "the limit of open files is low for server.max_connections; raise it (ulimit -n, LimitNOFILE)"
         );
     }
+    wanted.min(room)
 }
 
 /// Makes the data directory, if need be, and sees that it can be written.

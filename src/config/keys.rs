@@ -65,6 +65,8 @@ pub const KEYS: &[Key] = &[
           help: "Memory for the bytes in flight of all fills together, at least 32MiB" },
     Key { path: "fill.connections", flag: "fill-connections", env: &["HF_OCI_FILL_CONNECTIONS"], value: "N", default: Some("8"),
           help: "Parallel downloads of one fill" },
+    Key { path: "fill.concurrent", flag: "fill-concurrent", env: &["HF_OCI_FILL_CONCURRENT"], value: "N", default: Some("8"),
+          help: "Images that are filled at once; more wait for their turn" },
     Key { path: "fill.layers", flag: "fill-layers", env: &["HF_OCI_FILL_LAYERS"], value: "N", default: None,
           help: "Layers of one image that are filled at once [default: number of cores]" },
     Key { path: "fill.layout", flag: "layout", env: &["HF_OCI_FILL_LAYOUT"], value: "LAYOUT", default: Some("split"),
@@ -73,6 +75,8 @@ pub const KEYS: &[Key] = &[
           help: "How long a request for a cold image is held before its headers are sent early" },
     Key { path: "registry.drip", flag: "registry-drip", env: &["HF_OCI_REGISTRY_DRIP"], value: "TIME", default: Some("15s"),
           help: "After that, one byte every so often keeps idle timers quiet" },
+    Key { path: "registry.max_waiting", flag: "registry-max-waiting", env: &["HF_OCI_REGISTRY_MAX_WAITING"], value: "N", default: Some("1000"),
+          help: "Requests that may wait for cold images; more are answered 503 at once" },
     Key { path: "tls.cert", flag: "tls-cert", env: &["HF_OCI_TLS_CERT"], value: "FILE", default: None,
           help: "Certificate in PEM, with its chain; with it the registry speaks TLS only, and takes a changed file by itself" },
     Key { path: "tls.key", flag: "tls-key", env: &["HF_OCI_TLS_KEY"], value: "FILE", default: None,
@@ -82,7 +86,9 @@ pub const KEYS: &[Key] = &[
     Key { path: "server.max_connections", flag: "server-max-connections", env: &["HF_OCI_SERVER_MAX_CONNECTIONS"], value: "N", default: Some("10000"),
           help: "Connections served at once; more wait" },
     Key { path: "server.header_timeout", flag: "server-header-timeout", env: &["HF_OCI_SERVER_HEADER_TIMEOUT"], value: "TIME", default: Some("30s"),
-          help: "How long a client may take to send a request's headers" },
+          help: "How long a client may take to send a request's headers, and for the TLS handshake" },
+    Key { path: "server.stall_timeout", flag: "server-stall-timeout", env: &["HF_OCI_SERVER_STALL_TIMEOUT"], value: "TIME", default: Some("10m"),
+          help: "How long a client may take nothing of what is sent to it" },
 ];
 
 /// The row of `path`.

@@ -108,6 +108,8 @@ pub struct Fill {
     pub memory: u64,
     /// Parallel downloads of one fill; at least 1.
     pub connections: usize,
+    /// Images that are filled at once; at least 1.
+    pub concurrent: usize,
     /// Layers of one image that are filled at once; at least 1.
     pub layers: usize,
     /// How files become layers.
@@ -121,6 +123,8 @@ pub struct Registry {
     pub wait: Duration,
     /// The time between two bytes after that; never zero.
     pub drip: Duration,
+    /// Requests that may wait; at least 1.
+    pub max_waiting: usize,
 }
 
 /// Connections.
@@ -132,6 +136,8 @@ pub struct Server {
     pub max_connections: usize,
     /// How long a request's headers may take; never zero.
     pub header_timeout: Duration,
+    /// How long nothing may be taken of what is sent; never zero.
+    pub stall_timeout: Duration,
 }
 
 impl Settings {
@@ -163,6 +169,7 @@ impl Settings {
             fill: Fill {
                 memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,
                 connections: required(sources, "fill.connections", between(1, 256))?.0,
+                concurrent: required(sources, "fill.concurrent", between(1, 1000))?.0,
                 layers: match sources.get("fill.layers", between(1, 256))? {
                     Some(Count(layers)) => layers,
                     None => std::thread::available_parallelism().map_or(1, NonZero::get),
@@ -172,6 +179,7 @@ impl Settings {
             registry: Registry {
                 wait: time(sources, "registry.wait", Duration::ZERO)?,
                 drip: time(sources, "registry.drip", SHORTEST)?,
+                max_waiting: required(sources, "registry.max_waiting", between(1, 1_000_000))?.0,
             },
             tls: tls(sources)?,
             server: Server {
@@ -183,6 +191,7 @@ impl Settings {
                 )?
                 .0,
                 header_timeout: time(sources, "server.header_timeout", SHORTEST)?,
+                stall_timeout: time(sources, "server.stall_timeout", SHORTEST)?,
             },
         })
     }

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -48,24 +48,49 @@ fn stopping() -> Arc<Error> {
     ))
 }
 
-/// The fills under way.
-#[derive(Default)]
+/// The most fills that are under way or wait for their turn.
+const MOST: usize = 1000;
+
+/// The fills under way, and those that wait for their turn.
 pub(super) struct Flights {
     under_way: Arc<Mutex<HashMap<ImageKey, Flight>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Given out in the order of asking.
+    turns: Arc<Semaphore>,
 }
 
 impl Flights {
-    /// Joins the fill of an image, or starts it.
-    pub(super) fn join(&self, shared: &Arc<Shared>, order: Order) -> (Flight, Outcome) {
+    /// No fills yet, and `concurrent` at once at most.
+    pub(super) fn new(concurrent: usize) -> Self {
+        let turns = concurrent.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            under_way: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            turns: Arc::new(Semaphore::new(turns)),
+        }
+    }
+
+    /// Joins the fill of an image, or starts it, or puts it at the end of the queue. An error if that is too long.
+    pub(super) fn join(
+        &self,
+        shared: &Arc<Shared>,
+        order: Order,
+    ) -> Result<(Flight, Outcome), Error> {
         let mut under_way = lock(&self.under_way);
         if let Some(flight) = under_way.get(&order.key) {
             let mut tags = flight.tags.lock().unwrap_or_else(PoisonError::into_inner);
             if !tags.contains(&order.tag) {
                 tags.push(order.tag);
             }
-            return (flight.clone(), Outcome::Joined);
+            return Ok((flight.clone(), Outcome::Joined));
+        }
+        if under_way.len() >= MOST {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!("{MOST} images are being filled or wait for it; ask again later"),
+            ));
         }
         let (end, done) = watch::channel(None);
         let progress = Arc::new(Progress::new(&order.key));
@@ -78,10 +103,14 @@ impl Flights {
         under_way.insert(order.key.clone(), flight.clone());
         let all = Arc::clone(&self.under_way);
         let shared = Arc::clone(shared);
-        let stop = self.stop.clone();
+        let (stop, turns) = (self.stop.clone(), Arc::clone(&self.turns));
         self.tasks.spawn(async move {
             let asked = order.clone();
-            let result = run(Arc::clone(&shared), order, progress, stop).await;
+            remember(&shared, &order).await;
+            let result = match stop.run_until_cancelled(turns.acquire()).await {
+                Some(Ok(_turn)) => run(Arc::clone(&shared), order, progress, stop).await,
+                _ => Err(stopping()),
+            };
             // From here on nobody joins, so these are all.
             lock(&all).remove(&asked.key);
             let tags = std::mem::take(&mut *tags.lock().unwrap_or_else(PoisonError::into_inner));
@@ -90,7 +119,7 @@ impl Flights {
             }
             end.send_replace(Some(result));
         });
-        (flight, Outcome::Miss)
+        Ok((flight, Outcome::Miss))
     }
 
     pub(super) fn progress(&self) -> Vec<Arc<Progress>> {
@@ -118,7 +147,6 @@ async fn run(
 ) -> End {
     let (name, commit) = (order.key.name.clone(), order.key.commit);
     tracing::info!(%name, %commit, "fill begins");
-    remember(&shared, &order).await;
     let key = order.key.clone();
     let filled = fill(Arc::clone(&shared), order, Arc::clone(&progress), stop);
     let lost = |_| Err(Error::new(Kind::Internal, "the fill failed by a defect"));

@@ -66,6 +66,7 @@ async fn fill_with(
             shared: Arc::clone(&shared),
             repo: order.repo.clone(),
             commit: order.key.commit,
+            allowance: shared.memory.allowance(),
             connections: Arc::new(Semaphore::new(shared.settings.connections.max(1))),
             tasks,
         },

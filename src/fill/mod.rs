@@ -41,6 +41,8 @@ pub struct FillSettings {
     pub connections: usize,
     /// Layers of one image that are filled at once.
     pub layers: usize,
+    /// Images that are filled at once; more wait for their turn.
+    pub concurrent: usize,
     /// How repositories are cut into layers.
     pub layout: Layout,
     /// How long a tag's commit is believed without asking again.
@@ -59,6 +61,7 @@ impl Default for FillSettings {
         Self {
             memory: 128 << 20,
             connections: 8,
+            concurrent: 8,
             layers: std::thread::available_parallelism().map_or(2, usize::from),
             layout: Layout::Split,
             tag_ttl: Duration::from_secs(300),
@@ -139,7 +142,7 @@ impl Images {
         });
         Self {
             heads: resolve::Heads::new(Arc::clone(&shared)),
-            flights: flight::Flights::default(),
+            flights: flight::Flights::new(shared.settings.concurrent),
             shared,
         }
     }
@@ -201,7 +204,7 @@ impl Images {
             tag: tag.clone(),
         };
         let shared = self.shared.on_behalf(asker);
-        let (flight, outcome) = self.flights.join(&shared, order);
+        let (flight, outcome) = self.flights.join(&shared, order)?;
         Ok(Found::Filling(flight, outcome))
     }
 
@@ -244,7 +247,9 @@ impl Images {
         let count = orders.len();
         for order in orders {
             tracing::info!(name = %order.key.name, commit = %order.key.commit, "going on with a fill");
-            self.flights.join(&self.shared, order);
+            if let Err(error) = self.flights.join(&self.shared, order) {
+                tracing::warn!(%error, "the fill begins when it is asked for");
+            }
         }
         Ok(count)
     }

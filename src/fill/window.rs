@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::Shared;
-use super::memory::{Buffer, Share};
+use super::memory::{Allowance, Buffer, Claim, Share};
 use crate::error::{Error, Kind};
 use crate::hub::{RemoteFile, UpstreamError};
 use crate::layer::{CHUNK, ChunkRef, Plan};
@@ -23,6 +23,8 @@ pub(super) struct Source {
     pub shared: Arc<Shared>,
     pub repo: RepoId,
     pub commit: Commit,
+    /// What the fill may have of the memory of all.
+    pub allowance: Allowance,
     /// Bounds the parallel reads of one fill.
     pub connections: Arc<Semaphore>,
     /// All that works for one fill: when it has ended, nothing holds a file or a connection for it.
@@ -39,12 +41,13 @@ pub(super) fn chunks(
     from: ChunkRef,
 ) -> impl Stream<Item = Result<Buffer, Error>> {
     let ahead = source.shared.settings.connections.max(1);
+    let claim = Arc::new(source.allowance.claim());
     stream::iter(pieces(plan, from))
         .then(move |(file, range)| {
-            let source = source.clone();
+            let (source, claim) = (source.clone(), Arc::clone(&claim));
             async move {
                 let lens: Vec<u64> = lens(&range).collect();
-                let room = Room::take(&source, &lens).await;
+                let room = Room::take(&source, &claim, &lens).await;
                 (source, file, range, room)
             }
         })
@@ -91,8 +94,8 @@ struct Room {
 }
 
 impl Room {
-    async fn take(source: &Source, lens: &[u64]) -> Option<Self> {
-        let share = source.shared.memory.take(lens).await?;
+    async fn take(source: &Source, claim: &Claim, lens: &[u64]) -> Option<Self> {
+        let share = source.shared.memory.take(claim, lens).await?;
         let connections = Arc::clone(&source.connections);
         let _connection = connections.acquire_owned().await.ok()?;
         Some(Self { share, _connection })

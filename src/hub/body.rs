@@ -1,7 +1,8 @@
 //! The bytes of a range of a file, whatever happens to the connections that bring them.
 //!
 //! Invariant: what has been yielded are exactly the first bytes of the wanted range, in order, and nothing is yielded twice. A connection that
-//! breaks, stalls or loses its right is replaced by one that goes on at the next byte; attempts are counted from the last progress.
+//! breaks, stalls or loses its right is replaced by one that goes on at the next byte; attempts are counted from the last progress worth
+//! the name ([`PROGRESS`]).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +31,10 @@ pub(super) type Locations = Cache<Key, Url>;
 /// others keep it busy.
 const CROWDED: u32 = 16;
 
+/// Bytes after which earlier failures are forgotten, or an eighth of what is wanted if that is less: a host that sends one byte for each
+/// connection does not get connections without end.
+const PROGRESS: u64 = 64 << 10;
+
 /// What readers of one client share.
 #[derive(Clone)]
 pub(super) struct Place {
@@ -50,10 +55,14 @@ pub(super) struct Reader {
     open: Option<Open>,
     /// The turn, where the file is read in one stream. It outlives the connections.
     turn: Option<Turn>,
-    /// Failed attempts since the last byte.
+    /// Failed attempts since the last progress.
     failures: u32,
-    /// Refusals of a crowded host since the last byte.
+    /// Refusals of a crowded host since then.
     crowded: u32,
+    /// Bytes that came since the last failure.
+    gained: u64,
+    /// How many of them are progress.
+    progress: u64,
 }
 
 /// A body that is being read.
@@ -81,12 +90,14 @@ impl Reader {
             place,
             key: (file.repo.clone(), file.commit, file.path.clone()),
             whole: want == (0..file.size),
+            progress: PROGRESS.min((want.end - want.start).div_ceil(8)),
             file,
             want,
             open: None,
             turn: None,
             failures: 0,
             crowded: 0,
+            gained: 0,
         }
     }
 
@@ -126,7 +137,10 @@ impl Reader {
         let left = usize::try_from(self.want.end - self.want.start).unwrap_or(usize::MAX);
         open.ahead = bytes.split_off(left.min(bytes.len()));
         self.want.start += bytes.len() as u64;
-        (self.failures, self.crowded) = (0, 0);
+        self.gained += bytes.len() as u64;
+        if self.gained >= self.progress {
+            (self.failures, self.crowded) = (0, 0);
+        }
         if !self.want.is_empty() {
             self.open = Some(open);
         } else if let Some(turn) = self.turn.take()
@@ -139,6 +153,7 @@ impl Reader {
     }
 
     async fn failed(&mut self, trouble: Trouble) -> Result<(), UpstreamError> {
+        self.gained = 0;
         let http = &self.place.http;
         if matches!(trouble, Trouble::Crowded(_)) && self.crowded < CROWDED {
             self.crowded += 1;

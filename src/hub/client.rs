@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The longest page of a listing.
-const MAX_PAGE: usize = 64 << 20;
+const MAX_PAGE: usize = 16 << 20;
 /// The longest other answer.
 const MAX_ANSWER: usize = 4 << 20;
 /// Pages of one listing, 1,000 files each at the Hub.

@@ -14,7 +14,7 @@ use reqwest::header::{
 };
 use reqwest::{Client, Response, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::endpoint::{Endpoint, shown};
 use super::pace::{Pace, Route, Slot};
@@ -219,20 +219,26 @@ impl Http {
         stalled(url, self.stall)
     }
 
-    /// Asks for metadata until there is an answer or the policy ends. The body has at most `limit` bytes.
+    /// Asks for metadata until there is an answer or the policy ends. The body has at most `limit` bytes. A host that wants to be waited
+    /// for again and again is, until all of it together takes longer than the policy's patience.
     pub(super) async fn call(
         &self,
         purpose: Purpose,
         url: Url,
         limit: usize,
     ) -> Result<Answer, UpstreamError> {
-        let mut failures = 0;
+        let (mut failures, begun) = (0, Instant::now());
         loop {
             let trouble = match self.once(purpose, url.clone(), limit).await {
                 Ok(answer) => return Ok(answer),
                 Err(trouble) => trouble,
             };
             failures += 1;
+            if let Trouble::Limited(Some(wait)) = trouble
+                && begun.elapsed() + wait > self.policy.patience(purpose)
+            {
+                return Err(trouble.into_error());
+            }
             self.wait(purpose, failures, trouble).await?;
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::{Digest as _, Sha256};
+use fused_sha256::Sha256;
 
 use crate::layer::FORMAT;
 use crate::oci::Digest;
@@ -92,24 +92,24 @@ fn buckets(files: Vec<Entry>, room: u64) -> Vec<Vec<Entry>> {
 pub fn recipe(files: &[Entry]) -> Digest {
     let mut hash = Sha256::new();
     hash.update(b"hf-oci layer\0");
-    hash.update(FORMAT.to_be_bytes());
+    hash.update(&FORMAT.to_be_bytes());
     for file in files {
         let path = file.path.as_str().as_bytes();
-        hash.update((path.len() as u64).to_be_bytes());
+        hash.update(&(path.len() as u64).to_be_bytes());
         hash.update(path);
-        hash.update(file.size.to_be_bytes());
+        hash.update(&file.size.to_be_bytes());
         match &file.content {
             ContentId::Git(id) => {
-                hash.update([0]);
+                hash.update(&[0]);
                 hash.update(id);
             }
             ContentId::Sha256(digest) => {
-                hash.update([1]);
+                hash.update(&[1]);
                 hash.update(digest.as_bytes());
             }
         }
     }
-    Digest::from_bytes(hash.finalize().into())
+    Digest::from_bytes(hash.finish())
 }
 
 #[cfg(test)]

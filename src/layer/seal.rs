@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use fused_sha256::{Sha256, together};
+use sha1::{Digest as _, Sha1};
 
 use super::member::{Member, footer};
 use super::plan::{ChunkRef, Plan};
@@ -96,16 +96,38 @@ impl Sealer {
             self.open(chunk.file, sink)?;
             self.file = FileHash::begin(entry);
         }
-        let digest = Digest::of(data);
-        self.chunks.push(digest);
-        self.file.update(entry, data);
-        self.member(data, sink)?;
+        self.payload(chunk, data, sink)?;
+        if let Some(git) = &mut self.file.git {
+            git.update(data);
+        }
         if chunk.start + chunk.len == entry.size {
-            let whole = (chunk.start == 0).then_some(digest);
-            let digest = std::mem::take(&mut self.file).finish(entry, whole)?;
+            let digest = std::mem::take(&mut self.file).finish(entry)?;
             self.files.push(digest);
         }
         Ok(())
+    }
+
+    /// Frames a chunk, and hashes it for all four digests in one pass.
+    fn payload<S: Sink>(
+        &mut self,
+        chunk: ChunkRef,
+        data: &[u8],
+        sink: &mut S,
+    ) -> Result<(), SealError<S::Error>> {
+        let member = Member::new(data);
+        let parts: Vec<&[u8]> = member.slices().collect();
+        let framed = parts.iter().copied();
+        let mut own = Sha256::new();
+        if chunk.start == 0 {
+            // So far the file is the chunk.
+            together([&mut own, &mut self.diff], data, &mut self.blob, framed);
+            self.file.sha256 = own.clone();
+        } else {
+            let shared = [&mut own, &mut self.file.sha256, &mut self.diff];
+            together(shared, data, &mut self.blob, framed);
+        }
+        self.chunks.push(Digest::from_bytes(own.finish()));
+        self.write(&parts, sink)
     }
 
     /// Ends the layer: what follows the last payload, the TOC and the footer.
@@ -119,9 +141,9 @@ impl Sealer {
         // A layer of another length than planned is a defect that must not be published.
         assert_eq!(self.written, plan.blob_len(), "a layer of another length");
         Ok(Sealed {
-            digest: Digest::from_bytes(self.blob.finalize().into()),
+            digest: Digest::from_bytes(self.blob.finish()),
             size: self.written,
-            diff_id: Digest::from_bytes(self.diff.finalize().into()),
+            diff_id: Digest::from_bytes(self.diff.finish()),
             toc: Digest::of(&json),
             uncompressed: plan.uncompressed_len(),
         })
@@ -132,7 +154,7 @@ impl Sealer {
         let plan = Arc::clone(&self.plan);
         let first = self.last_payload.map_or(0, |last| last + 1);
         for entry in &plan.files()[first..file] {
-            let digest = FileHash::begin(entry).finish(entry, None)?;
+            let digest = FileHash::begin(entry).finish(entry)?;
             self.files.push(digest);
         }
         self.member(&plan.metadata(self.last_payload, file), sink)?;
@@ -141,23 +163,30 @@ impl Sealer {
     }
 
     fn member<S: Sink>(&mut self, data: &[u8], sink: &mut S) -> Result<(), SealError<S::Error>> {
-        self.diff.update(data);
         let member = Member::new(data);
         let parts: Vec<&[u8]> = member.slices().collect();
-        self.put(&parts, sink)
+        together(
+            [&mut self.diff],
+            data,
+            &mut self.blob,
+            parts.iter().copied(),
+        );
+        self.write(&parts, sink)
     }
 
     fn put<S: Sink>(&mut self, parts: &[&[u8]], sink: &mut S) -> Result<(), SealError<S::Error>> {
-        for part in parts {
-            self.blob.update(part);
-        }
+        parts.iter().for_each(|part| self.blob.update(part));
+        self.write(parts, sink)
+    }
+
+    fn write<S: Sink>(&mut self, parts: &[&[u8]], sink: &mut S) -> Result<(), SealError<S::Error>> {
         sink.write(self.written, parts).map_err(SealError::Sink)?;
         self.written += parts.iter().map(|p| p.len() as u64).sum::<u64>();
         Ok(())
     }
 }
 
-/// The digests of one file. A file of one chunk has its SHA-256 from the chunk.
+/// The digests of one file.
 #[derive(Default)]
 struct FileHash {
     sha256: Sha256,
@@ -174,18 +203,9 @@ impl FileHash {
         }
     }
 
-    fn update(&mut self, entry: &Entry, data: &[u8]) {
-        if (data.len() as u64) < entry.size {
-            self.sha256.update(data);
-        }
-        if let Some(git) = &mut self.git {
-            git.update(data);
-        }
-    }
-
-    /// The file's SHA-256, once its bytes are the promised ones. `whole` is that digest if a chunk was the whole file.
-    fn finish<E>(self, entry: &Entry, whole: Option<Digest>) -> Result<Digest, SealError<E>> {
-        let digest = whole.unwrap_or_else(|| Digest::from_bytes(self.sha256.finalize().into()));
+    /// The file's SHA-256, once its bytes are the promised ones.
+    fn finish<E>(self, entry: &Entry) -> Result<Digest, SealError<E>> {
+        let digest = Digest::from_bytes(self.sha256.finish());
         let got = match self.git {
             Some(git) => ContentId::Git(git.finalize().into()),
             None => ContentId::Sha256(digest),

@@ -3,13 +3,12 @@
 //! A blob is never encoded on its way, whatever `Accept-Encoding` says: its digest is over the bytes as they are. HEAD has no ranges
 //! (RFC 9110, section 14.2).
 
-use std::fs::File;
-
 use http_body_util::BodyExt;
 use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 
 use super::body::FileBody;
+use super::buffer::Buffers;
 use super::content::{Blob, Content};
 use super::multipart::{Layout, OCTETS, boundary, content_range};
 use super::range::{RangeSet, Resolved};
@@ -22,6 +21,7 @@ use crate::server::Body;
 /// The blob `digest`, as far as an image of this repository has it.
 pub async fn get(
     content: &dyn Content,
+    buffers: &Buffers,
     method: &Method,
     headers: &HeaderMap,
     name: &ImageName,
@@ -38,20 +38,24 @@ pub async fn get(
     }
     let ranges = ranges.filter(|_| reply::same_as_before(headers, &digest));
     let wanted = ranges.map_or(Resolved::Whole, |ranges| ranges.resolve(blob.size));
-    Ok(answer(blob, digest, wanted))
+    Ok(answer(blob, digest, wanted, buffers))
 }
 
 /// The answer that gives what is wanted of a blob.
-fn answer(blob: Blob, digest: Digest, wanted: Resolved) -> Response<Body> {
+fn answer(blob: Blob, digest: Digest, wanted: Resolved, buffers: &Buffers) -> Response<Body> {
     let Blob { file, size } = blob;
+    let stream = |status, layout| {
+        let body = FileBody::new(file, layout, digest, buffers);
+        stream(body, digest, status)
+    };
     let partial = StatusCode::PARTIAL_CONTENT;
     match wanted {
-        Resolved::Whole => stream(file, digest, StatusCode::OK, Layout::file(0..size)),
+        Resolved::Whole => stream(StatusCode::OK, Layout::file(0..size)),
         Resolved::Unsatisfiable => past_the_end(size),
         Resolved::Parts(parts) => match parts.as_slice() {
             [range] => {
                 let place = content_range(range, size);
-                let mut response = stream(file, digest, partial, Layout::file(range.clone()));
+                let mut response = stream(partial, Layout::file(range.clone()));
                 response
                     .headers_mut()
                     .insert(CONTENT_RANGE, reply::value(&place));
@@ -61,7 +65,7 @@ fn answer(blob: Blob, digest: Digest, wanted: Resolved) -> Response<Body> {
                 let boundary = boundary(&digest);
                 let layout = Layout::multipart(&boundary, parts, size);
                 let kind = format!("multipart/byteranges; boundary={boundary}");
-                let mut response = stream(file, digest, partial, layout);
+                let mut response = stream(partial, layout);
                 response
                     .headers_mut()
                     .insert(CONTENT_TYPE, reply::value(&kind));
@@ -71,9 +75,9 @@ fn answer(blob: Blob, digest: Digest, wanted: Resolved) -> Response<Body> {
     }
 }
 
-fn stream(file: File, digest: Digest, status: StatusCode, layout: Layout) -> Response<Body> {
-    let length = layout.length();
-    let mut response = Response::new(FileBody::new(file, layout, digest).boxed_unsync());
+fn stream(body: FileBody, digest: Digest, status: StatusCode) -> Response<Body> {
+    let length = body.length();
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -127,7 +131,8 @@ mod tests {
             .unwrap()
             .map_or(Resolved::Whole, |set| set.resolve(SIZE));
         let blob = Blob { file, size: SIZE };
-        let (head, body) = answer(blob, Digest::of(&bytes()), wanted).into_parts();
+        let (head, body) =
+            answer(blob, Digest::of(&bytes()), wanted, &Buffers::new(1 << 20)).into_parts();
         let text = |name| {
             let value = head.headers.get(name).map(|v| v.to_str().unwrap());
             value.unwrap_or_default().to_owned()

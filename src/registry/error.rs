@@ -47,8 +47,13 @@ pub fn answer(error: &Error, request: u64) -> Response<Body> {
         custom(status, code, &error.message)
     };
     let headers = response.headers_mut();
-    if let Kind::TooManyRequests(wait) = error.kind {
-        headers.insert(RETRY_AFTER, seconds(wait.unwrap_or(DEFAULT_RETRY)).into());
+    let retry = match error.kind {
+        Kind::TooManyRequests(wait) => Some(wait.unwrap_or(DEFAULT_RETRY)),
+        Kind::Unavailable => Some(DEFAULT_RETRY),
+        _ => None,
+    };
+    if let Some(wait) = retry {
+        headers.insert(RETRY_AFTER, seconds(wait).into());
     }
     if error.kind == Kind::Unsupported {
         headers.insert(ALLOW, reply::constant("GET, HEAD"));

@@ -18,8 +18,8 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response};
 use tokio::time::{Instant, timeout_at};
 
-use super::body::Drip;
 use super::content::{Content, Image};
+use super::drip::Drip;
 use super::{Registry, RegistrySettings, reply};
 use crate::error::{Error, Kind};
 use crate::fill::{Outcome, Ready};
@@ -45,7 +45,8 @@ pub async fn by_tag(
     let (image, outcome) = found;
     let mut response = match image {
         Image::Ready(ready) => ready_index(content, headers, ready).await?,
-        Image::Filling(mut filling) => {
+        Image::Filling(filling) => {
+            let mut filling = in_turn(registry, filling)?;
             match timeout_at(deadline(asked, registry.settings.wait), &mut filling).await {
                 Ok(ready) => ready_index(content, headers, ready?).await?,
                 Err(_) => early(registry, method, filling),
@@ -54,6 +55,23 @@ pub async fn by_tag(
     };
     response.extensions_mut().insert::<Outcome>(outcome);
     Ok(response)
+}
+
+/// The same fill, holding one of the places of those who wait.
+fn in_turn(
+    registry: &Registry,
+    filling: BoxFuture<'static, Result<Ready, Error>>,
+) -> Result<BoxFuture<'static, Result<Ready, Error>>, Error> {
+    let Ok(place) = registry.waiting.clone().try_acquire_owned() else {
+        return Err(Error::new(
+            Kind::Unavailable,
+            "too many clients wait for images that are being filled (registry.max_waiting); the fill goes on, ask again",
+        ));
+    };
+    Ok(Box::pin(async move {
+        let _place = place;
+        filling.await
+    }))
 }
 
 fn deadline(asked: Instant, wait: Duration) -> Instant {

@@ -6,7 +6,9 @@
 mod access;
 mod blobs;
 mod body;
+mod buffer;
 mod content;
+mod drip;
 mod error;
 mod manifests;
 mod multipart;
@@ -26,12 +28,14 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use manifests::INDEX_PREFIX;
 pub use range::MAX_RANGES;
 
 use self::access::{Failed, Form};
+use self::buffer::Buffers;
 use self::content::{Cache, Content};
 use self::record::{Record, Recorded};
 use self::route::{Refusal, Route};
@@ -45,6 +49,9 @@ use crate::store::Store;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
+/// The memory of bodies, as long as there are not too many of them for it: see [`buffer`].
+const BUFFERS: usize = 96 << 20;
+
 /// What `/` says.
 const GREETING: &[u8] =
     b"hf-oci: Hugging Face repositories as OCI images. Pull HOST/ORG/NAME; the registry is under /v2/.\n";
@@ -56,6 +63,8 @@ pub struct RegistrySettings {
     pub wait: Duration,
     /// The time between two bytes of an early answer.
     pub drip: Duration,
+    /// How many of them may wait; more are sent away at once, while the fill goes on.
+    pub max_waiting: usize,
 }
 
 impl Default for RegistrySettings {
@@ -63,6 +72,7 @@ impl Default for RegistrySettings {
         Self {
             wait: Duration::from_secs(20),
             drip: Duration::from_secs(15),
+            max_waiting: 1000,
         }
     }
 }
@@ -73,6 +83,9 @@ pub struct Registry {
     gate: Arc<Gate>,
     settings: RegistrySettings,
     requests: AtomicU64,
+    buffers: Buffers,
+    /// Places for those who wait for an image.
+    waiting: Arc<Semaphore>,
 }
 
 impl Registry {
@@ -85,8 +98,12 @@ impl Registry {
         Self {
             content,
             gate: Arc::new(Gate::open()),
-            settings,
             requests: AtomicU64::new(0),
+            buffers: Buffers::new(BUFFERS),
+            waiting: Arc::new(Semaphore::new(
+                settings.max_waiting.min(Semaphore::MAX_PERMITS),
+            )),
+            settings,
         }
     }
 
@@ -175,7 +192,8 @@ impl Registry {
             }
             Route::Blob(name, digest) => {
                 self.reader(request, &name).await?;
-                Ok(blobs::get(content, method, headers, &name, digest).await?)
+                let buffers = &self.buffers;
+                Ok(blobs::get(content, buffers, method, headers, &name, digest).await?)
             }
         }
     }

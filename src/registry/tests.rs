@@ -171,8 +171,16 @@ async fn ask(
     }
     let (head, ()) = request.body(()).unwrap().into_parts();
     let (head, body) = registry().answer(&head).await.into_parts();
-    let body = body.collect().await.map(|b| b.to_bytes());
-    Response::from_parts(head, body.map_err(|e| e.to_string()))
+    Response::from_parts(head, read(body).await.map_err(|e| e.to_string()))
+}
+
+/// All of a body. Its frames are dropped one by one, as a connection does it: a blob's body goes on only then.
+async fn read(mut body: Body) -> std::io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        bytes.extend_from_slice(frame?.data_ref().unwrap());
+    }
+    Ok(bytes.into())
 }
 
 async fn get(path: &str) -> Response<Result<Bytes, String>> {

@@ -12,22 +12,36 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, timeout};
 
+use super::activity::{Activity, Stream, Tracked, Verdict};
 use super::tls::too_slow;
 use super::{Body, Handler, Server, Shutdown};
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most bytes that the head of a request may have.
-const MAX_HEAD: usize = 64 << 10;
+pub(super) const MAX_HEAD: usize = 64 << 10;
+/// The most headers that a request of HTTP/1.1 may have; in HTTP/2 each counts 32 bytes of the head.
+const MAX_HEADERS: usize = 100;
+/// Nothing here takes a body. A small one is let pass; it is never read, though what came with the head may be dropped.
+const MAX_BODY: u64 = 64 << 10;
+/// Requests at once on a connection of HTTP/2; clients keep more to themselves.
+const MAX_STREAMS: u32 = 32;
+/// Streams that a client has reset and this side has not seen yet; beyond, the connection is ended (CVE-2023-44487).
+const MAX_RESETS: usize = 20;
+/// What a client may send of bodies that nobody reads.
+const WINDOW: u32 = 64 << 10;
+/// What is written to the system ahead of what the network takes: a client that does not read pins no more.
+const UNSENT: u32 = 256 << 10;
 /// What a refused connection may still send before it is closed, and for how long.
 const LAST_WORDS: u64 = 256 << 10;
 const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
@@ -53,6 +67,7 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, place: OwnedSe
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection has no TCP_NODELAY");
     }
+    bound_unsent(&stream);
     let served = tokio::select! {
         served = begin(&server, stream) => served,
         () = server.shutdown.at_once() => return,
@@ -64,8 +79,18 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, place: OwnedSe
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn bound_unsent(stream: &TcpStream) {
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "a connection has no TCP_NOTSENT_LOWAT");
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn bound_unsent(_: &TcpStream) {}
+
 /// Shakes hands, where the listener speaks TLS; then serves.
-async fn begin(server: &Server, stream: TcpStream) -> Result<(), Failure> {
+async fn begin(server: &Arc<Server>, stream: TcpStream) -> Result<(), Failure> {
     let Some(tls) = &server.tls else {
         return speak(server, stream).await;
     };
@@ -82,7 +107,7 @@ async fn begin(server: &Server, stream: TcpStream) -> Result<(), Failure> {
     speak(server, shaken.map_err(|_| too_slow())??).await
 }
 
-async fn speak<I>(server: &Server, mut io: I) -> Result<(), Failure>
+async fn speak<I>(server: &Arc<Server>, mut io: I) -> Result<(), Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -96,57 +121,103 @@ where
         return Ok(refuse(io, NOT_HTTP).await?);
     }
     let io = TokioIo::new(Guarded::new(io, head, settings.stall_timeout));
-    let handler = server.handler.clone();
-    let service = service_fn(move |request| answer(handler.clone(), request));
+    let activity = Activity::new();
+    let (shared, streams) = (server.clone(), activity.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        answer(shared.clone(), streams.begin(), request)
+    });
     if protocol == Protocol::Http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_header_list_size(MAX_HEAD as u32)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_RESETS)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PONG_WITHIN)
             .serve_connection(io, service);
         let stop = http2::Connection::graceful_shutdown;
-        until_drained(connection, stop, &server.shutdown).await?;
+        let over = || activity.over(settings.header_timeout, settings.stall_timeout);
+        until_drained(connection, stop, &server.shutdown, over).await??;
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(settings.header_timeout)
             .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
             .serve_connection(io, service);
         let stop = http1::Connection::graceful_shutdown;
-        until_drained(connection, stop, &server.shutdown).await?;
+        let over = std::future::pending;
+        until_drained(connection, stop, &server.shutdown, over).await??;
     }
     Ok(())
 }
 
-/// Drives a connection; when the shutdown begins, tells it to `stop` and lets it finish what it is at.
-async fn until_drained<C: Future>(
+/// Drives a connection; when the shutdown begins, or the connection is over because it is idle, tells it to `stop` and lets it finish what
+/// it is at. An error if it is over because its client does not read, or does not go.
+async fn until_drained<C: Future, O: Future<Output = Verdict>>(
     connection: C,
     stop: impl FnOnce(Pin<&mut C>),
     shutdown: &Shutdown,
-) -> C::Output {
+    over: impl Fn() -> O,
+) -> io::Result<C::Output> {
     let mut connection = pin!(connection);
     tokio::select! {
-        ended = &mut connection => return ended,
+        ended = &mut connection => return Ok(ended),
         () = shutdown.begun() => {}
+        verdict = over() => if verdict == Verdict::Stalled {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
     }
     stop(connection.as_mut());
-    connection.await
+    tokio::select! {
+        ended = &mut connection => Ok(ended),
+        _ = over() => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
+/// Has a request answered, once there is a place for it. It keeps the place until the end of its answer.
 async fn answer(
-    handler: Arc<dyn Handler>,
+    server: Arc<Server>,
+    stream: Arc<Stream>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    // Only a semaphore that was closed fails, and nobody closes this one.
+    let place = server.requests.clone().acquire_owned().await.ok();
+    let unread = !request.body().is_end_stream();
+    let closes = unread && request.version() < Version::HTTP_2;
+    let mut response = if request.body().size_hint().lower() > MAX_BODY {
+        plain(StatusCode::PAYLOAD_TOO_LARGE, "nothing here takes a body\n")
+    } else {
+        handled(server.handler.clone(), request).await
+    };
+    if closes {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    let tracked = |body| Tracked {
+        body,
+        stream,
+        _place: place,
+    };
+    Ok(response.map(|body| tracked(body).boxed_unsync()))
+}
+
+async fn handled(handler: Arc<dyn Handler>, request: Request<Incoming>) -> Response<Body> {
     // A defect in one answer must not take the connection's other requests with it, nor close it silently.
     let answered = AssertUnwindSafe(handler.handle(request)).catch_unwind();
-    Ok(answered.await.unwrap_or_else(|_| {
+    answered.await.unwrap_or_else(|_| {
         tracing::error!("a handler panicked");
-        let text = Full::new(Bytes::from_static(b"the server failed\n"));
-        let mut response = Response::new(text.map_err(io::Error::other).boxed_unsync());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    }))
+        plain(StatusCode::INTERNAL_SERVER_ERROR, "the server failed\n")
+    })
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let text = Full::new(Bytes::from_static(text.as_bytes()));
+    let mut response = Response::new(text.map_err(io::Error::other).boxed_unsync());
+    *response.status_mut() = status;
+    response
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,8 +252,8 @@ async fn sniff<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<(Protocol, Bytes)
 }
 
 /// Tells a client that speaks something else so, in a way that reaches it.
-async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: &[u8]) -> io::Result<()> {
-    io.write_all(words).await?;
+async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, told: &[u8]) -> io::Result<()> {
+    io.write_all(told).await?;
     io.shutdown().await?;
     // Closing with bytes unread would reset the connection, and the reset may overtake the answer.
     let (mut rest, mut nowhere) = (io.take(LAST_WORDS), tokio::io::sink());
@@ -287,10 +358,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_what_is_no_http_has_its_length() {
-        let text = std::str::from_utf8(NOT_HTTP).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+    fn the_answers_to_what_is_something_else_have_their_lengths() {
+        for told in [NOT_HTTP, NOT_TLS] {
+            let text = std::str::from_utf8(told).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let length = format!("Content-Length: {}\r\n", body.len());
+            assert!(head.contains(&length), "{length}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

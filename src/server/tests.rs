@@ -1,5 +1,7 @@
 //! The server over real sockets, with a trivial handler.
 
+mod limits;
+
 use std::net::SocketAddr;
 
 use http_body_util::{BodyExt, Empty, Full};
@@ -10,8 +12,24 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 
-/// `/slow` answers after 300 ms, `/panic` panics, all else at once.
+/// `/slow` answers after 300 ms, `/panic` panics, `/endless` has no end, all else at once.
 struct Trivial;
+
+/// Never pending, and never at its end.
+struct Endless;
+
+impl hyper::body::Body for Endless {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<io::Result<hyper::body::Frame<Bytes>>>> {
+        let frame = hyper::body::Frame::data(Bytes::from_static(&[0; 4096]));
+        std::task::Poll::Ready(Some(Ok(frame)))
+    }
+}
 
 impl Handler for Trivial {
     fn handle(self: Arc<Self>, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
@@ -20,6 +38,7 @@ impl Handler for Trivial {
                 "/slow" => sleep(Duration::from_millis(300)).await,
                 "/never" => sleep(Duration::from_secs(3600)).await,
                 "/panic" => panic!("as asked"),
+                "/endless" => return Response::new(Endless.boxed_unsync()),
                 _ => {}
             }
             Response::new(Full::from("fine").map_err(io::Error::other).boxed_unsync())

@@ -21,7 +21,7 @@ use crate::oci::{Digest, Tag};
 use crate::repo::RepoId;
 
 /// The most parts of one vectored write; the system's limit is 1,024.
-const PARTS: usize = 512;
+const PARTS: usize = 16;
 
 /// A layer that nobody went on with for so long is given up.
 const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -52,6 +52,10 @@ fn without_any_setting_the_server_starts_on_the_loopback() {
     assert_eq!(settings.registry.drip, Duration::from_secs(15));
     assert_eq!(settings.server.drain, Duration::from_secs(30));
     assert_eq!(settings.server.max_connections, 10_000);
+    assert_eq!(settings.server.stall_timeout, Duration::from_secs(600));
+    assert_eq!(settings.fill.concurrent, 8);
+    assert_eq!(settings.registry.max_waiting, 1000);
+    assert!(settings.tls.is_none());
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::harness::{Proxy, demo, wanted};
+use crate::harness::{Proxy, Setup, demo, small, wanted};
+use crate::hub::{Hub, Repo, World};
 
 fn size(hub: &crate::hub::Hub) -> u64 {
     wanted(hub, "Org/Demo", "main")
@@ -66,4 +67,25 @@ async fn progress_is_counted_to_the_last_byte_and_file() {
     proxy.index("org/demo", "main").await;
     assert_eq!(progress.bytes(), size(&hub));
     assert_eq!(progress.files(), 5, "empty files have no bytes to count");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fills_beyond_the_bound_wait_for_their_turn() {
+    let names = ["Org/One", "Org/Two", "Org/Three"];
+    let repos = names.map(|name| Repo::model(name).commit(small()));
+    let hub = Hub::start(repos.into_iter().fold(World::new(), World::repo)).await;
+    let mut setup = Setup::default();
+    setup.fill.concurrent = 1;
+    let proxy = Proxy::start_with(&hub, setup).await;
+    hub.pause();
+    let pulls = ["org/one", "org/two", "org/three"].map(|name| proxy.index(name, "main"));
+    let watch = async {
+        hub.wait_until(|_| proxy.images.fills().len() == 3).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let fills = proxy.images.fills();
+        hub.resume();
+        fills.iter().filter(|fill| fill.total_files() > 0).count()
+    };
+    let (_, begun) = tokio::join!(join_all(pulls), watch);
+    assert_eq!(begun, 1);
 }

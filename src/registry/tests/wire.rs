@@ -15,11 +15,17 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
+        Self::start_with(1000).await
+    }
+
+    /// At most so many wait.
+    async fn start_with(max_waiting: usize) -> Self {
         let content = Scripted::default();
         let waiting = content.waiting.clone();
         let settings = RegistrySettings {
             wait: Duration::from_millis(50),
             drip: Duration::from_millis(20),
+            max_waiting,
         };
         let registry = Arc::new(Registry::over(Arc::new(content), settings));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,4 +140,33 @@ async fn on_the_wire_an_http_1_0_gateway_gets_a_body_that_is_never_empty() {
         assert!(body.starts_with('{'), "{body}");
         assert_eq!(serde_json::from_str::<Value>(body).is_ok(), whole, "{body}");
     }
+}
+
+#[tokio::test]
+async fn beyond_those_who_may_wait_clients_are_sent_away_at_once_and_a_place_comes_back() {
+    let running = Running::start_with(1).await;
+    // Waiting is holding a place, before the early headers and after.
+    let mut first = running.send("GET", "in-600").await;
+    first.read_exact(&mut [0; 12]).await.unwrap();
+    let text = running.told("GET", "in-600").await;
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    assert!(text.contains("retry-after: 30\r\n"), "{text}");
+    assert!(
+        running
+            .told("GET", "ready")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    drop(first);
+    let limit = Duration::from_secs(5);
+    let served = async {
+        while !running
+            .told("HEAD", "in-600")
+            .await
+            .starts_with("HTTP/1.1 200")
+        {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(limit, served).await.unwrap();
 }

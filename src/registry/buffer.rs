@@ -1,0 +1,208 @@
+//! The memory of bodies: one buffer each, and a bound on all of them.
+//!
+//! A body reads into its buffer, lends it to the connection, and reads on when the connection has sent and dropped it. So a client that
+//! does not read holds one buffer, however large the blob. While the bodies together have less than [`Buffers::new`] was told, a buffer
+//! has [`FULL`] bytes; beyond that new ones have [`SMALL`] bytes, so that nobody waits for those who do not read.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+
+/// The size of a buffer.
+pub const FULL: usize = 128 << 10;
+/// The size of a buffer when memory is short.
+pub const SMALL: usize = 16 << 10;
+
+/// The memory of all bodies. Clones are the same memory.
+#[derive(Debug, Clone)]
+pub struct Buffers(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    free: AtomicUsize,
+}
+
+impl Buffers {
+    /// Buffers of [`FULL`] size as long as they together have no more than `most` bytes.
+    pub fn new(most: usize) -> Self {
+        let free = AtomicUsize::new(most);
+        Self(Arc::new(Shared { free }))
+    }
+
+    /// A buffer for a body of `length` bytes. It takes memory when it is first used.
+    pub fn slot(&self, length: u64) -> Slot {
+        let most = usize::try_from(length).map_or(FULL, |length| length.min(FULL));
+        Slot(Arc::new(Inner {
+            memory: self.0.clone(),
+            most,
+            home: Mutex::new(Some(Buffer::default())),
+            back: AtomicWaker::new(),
+        }))
+    }
+}
+
+impl Shared {
+    fn take(&self, bytes: usize) -> bool {
+        let taken = self
+            .free
+            .fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes));
+        taken.is_ok()
+    }
+}
+
+/// The place of one body's buffer.
+#[derive(Debug)]
+pub struct Slot(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    memory: Arc<Shared>,
+    most: usize,
+    /// `None` while it is lent or read into.
+    home: Mutex<Option<Buffer>>,
+    back: AtomicWaker,
+}
+
+/// Bytes, and how many of them count against the memory of all.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    counted: usize,
+}
+
+impl Buffer {
+    /// All of it, to be read into.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Slot {
+    /// Takes the buffer, once the connection has given it back.
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Buffer> {
+        if let Some(buffer) = self.0.take() {
+            return Poll::Ready(buffer);
+        }
+        self.0.back.register(cx.waker());
+        // It may have come back meanwhile, and told nobody.
+        self.0.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Lends the first `length` bytes of the buffer; it comes back when they are dropped.
+    pub fn lend(&self, buffer: Buffer, length: usize) -> Bytes {
+        Bytes::from_owner(Lent {
+            buffer,
+            length,
+            slot: self.0.clone(),
+        })
+    }
+}
+
+impl Inner {
+    fn take(&self) -> Option<Buffer> {
+        let home = self.home.lock();
+        let mut buffer = home.unwrap_or_else(PoisonError::into_inner).take()?;
+        if buffer.counted == 0 && self.memory.take(self.most) {
+            buffer.counted = self.most;
+        }
+        let wanted = match buffer.counted {
+            0 => self.most.min(SMALL),
+            counted => counted,
+        };
+        // Only ever the first time, and when there is room again.
+        if buffer.bytes.len() < wanted {
+            buffer.bytes = vec![0; wanted];
+        }
+        Some(buffer)
+    }
+
+    fn put(&self, buffer: Buffer) {
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        *home = Some(buffer);
+        drop(home);
+        self.back.wake();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let home = self.home.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // One that was lost with a read that panicked stays counted.
+        if let Some(buffer) = home {
+            self.memory.free.fetch_add(buffer.counted, Relaxed);
+        }
+    }
+}
+
+/// A buffer in the hands of a connection.
+struct Lent {
+    buffer: Buffer,
+    length: usize,
+    slot: Arc<Inner>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer.bytes[..self.length]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.slot.put(std::mem::take(&mut self.buffer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn taken(slot: &Slot) -> Option<Buffer> {
+        match slot.poll_take(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(buffer) => Some(buffer),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_body_has_one_buffer_and_gets_it_back_when_it_is_sent() {
+        let buffers = Buffers::new(FULL);
+        let slot = buffers.slot(u64::MAX);
+        let mut buffer = taken(&slot).unwrap();
+        assert_eq!(buffer.bytes().len(), FULL);
+        buffer.bytes()[..3].copy_from_slice(b"abc");
+        let lent = slot.lend(buffer, 3);
+        let part = lent.slice(1..);
+        drop(lent);
+        assert_eq!(part, "bc");
+        assert!(taken(&slot).is_none());
+        drop(part);
+        assert!(taken(&slot).is_some());
+    }
+
+    #[test]
+    fn buffers_are_small_while_memory_is_short() {
+        let buffers = Buffers::new(FULL + 10);
+        let (first, second, tiny) = (
+            buffers.slot(1 << 30),
+            buffers.slot(1 << 30),
+            buffers.slot(7),
+        );
+        let lent = first.lend(taken(&first).unwrap(), 1);
+        let mut buffer = taken(&second).unwrap();
+        assert_eq!(buffer.bytes().len(), SMALL);
+        assert_eq!(taken(&tiny).unwrap().bytes().len(), 7);
+        drop(second.lend(buffer, SMALL));
+        // The first body goes, and what it lent is the last to go.
+        drop(first);
+        assert_eq!(taken(&second).map(|mut b| b.bytes().len()), Some(SMALL));
+        drop(lent);
+        let third = buffers.slot(1 << 30);
+        assert_eq!(taken(&third).map(|mut b| b.bytes().len()), Some(FULL));
+    }
+}
