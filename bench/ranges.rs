@@ -58,7 +58,7 @@ impl Served {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Arc::new(Store::open(folder.path()).expect("a store"));
         let digest = publish(&store);
-        let (file, _) = store.open_blob(&digest).expect("a file").expect("a blob");
+        let (file, _, _lease) = store.open_blob(&digest).expect("a file").expect("a blob");
         let runtime = Runtime::new().expect("a runtime");
         let address = runtime.block_on(serve(store));
         Self {

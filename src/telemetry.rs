@@ -14,6 +14,8 @@ use crate::config::{LogFilter, LogFormat};
 pub fn init(filter: &LogFilter, format: LogFormat) {
     let events = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter.directives()))
+        // Nobody may read the log any more; telling that on stderr would panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => {

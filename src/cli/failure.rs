@@ -11,7 +11,7 @@ pub struct Failure {
     what: String,
     cause: Option<Box<dyn Error + Send + Sync>>,
     next: Option<String>,
-    usage: bool,
+    code: u8,
 }
 
 impl Failure {
@@ -21,7 +21,7 @@ impl Failure {
             what: what.into(),
             cause: None,
             next: None,
-            usage: false,
+            code: 1,
         }
     }
 
@@ -37,9 +37,15 @@ impl Failure {
         self
     }
 
-    /// 2 if the command line is wrong, else 1.
+    /// Sets the exit code, for failures that scripts tell apart.
+    pub const fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// 2 if the command line is wrong; what a command's help says; else 1.
     pub const fn exit_code(&self) -> u8 {
-        if self.usage { 2 } else { 1 }
+        self.code
     }
 }
 
@@ -62,7 +68,7 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let usage = matches!(error.place, Place::Flag(_));
         Self {
-            usage,
+            code: if usage { 2 } else { 1 },
             ..Self::new(error.to_string())
         }
     }

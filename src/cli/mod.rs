@@ -4,8 +4,13 @@ mod cert;
 mod failure;
 mod flags;
 mod gate;
+mod gc;
 mod health;
+mod manage;
+mod pin;
+mod rm;
 mod serve;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -41,6 +46,11 @@ enum Command {
     Serve(serve::Serve),
     Health(health::Health),
     Cert(cert::Cert),
+    Gc(gc::Gc),
+    Pin(pin::Pin),
+    Unpin(pin::Unpin),
+    Rm(rm::Rm),
+    Verify(verify::Verify),
 }
 
 impl Cli {
@@ -54,6 +64,11 @@ impl Cli {
             Command::Serve(serve) => serve.run(load).await,
             Command::Health(health) => health.run(load).await,
             Command::Cert(cert) => cert.run(),
+            Command::Gc(gc) => gc.run(load).await,
+            Command::Pin(pin) => pin.run(load).await,
+            Command::Unpin(unpin) => unpin.run(load).await,
+            Command::Rm(rm) => rm.run(load).await,
+            Command::Verify(verify) => verify.run(load).await,
         }
     }
 }

@@ -13,11 +13,12 @@ use super::Failure;
 use super::flags::SettingFlags;
 use super::gate::{self, Origin};
 use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
-use crate::fill::{FillSettings, Images};
+use crate::control::{Context, Control};
+use crate::fill::{FillSettings, Images, Upkeep};
 use crate::hub::HubSettings;
 use crate::registry::{Registry, RegistrySettings};
 use crate::server::{self, ServerSettings, Shutdown, Tls};
-use crate::store::{Store, StoreError};
+use crate::store::{Limits, Store, StoreError};
 use crate::telemetry;
 
 /// Files that a server has open besides its connections: blobs being served and filled, the index, the upstream's connections.
@@ -63,10 +64,12 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals()
         .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
     let origin = Origin::of(&settings, hub_settings(&settings))?;
-    let store = open_store(&settings.data_dir).await?;
+    let store = open_store(&settings).await?;
     let gate = gate::gate(&settings, address, &origin, &store).await?;
+    let upkeep = Upkeep::start(Arc::clone(&store), Upkeep::EVERY);
     let images = Images::new(origin.own, Arc::clone(&store), fill_settings(&settings));
     let images = Arc::new(images);
+    let control = control(&settings, &store, &images);
     let registry = Registry::new(Arc::clone(&images), store, registry_settings(&settings));
     let registry = registry.behind(gate);
 
@@ -81,9 +84,26 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let limits = server_settings(&settings, files);
     server::run(vec![listener], Arc::new(registry), limits, tls, shutdown).await;
     // Nobody waits any more; what is filled is lost only as far as it is not published.
+    if let Some(control) = control {
+        control.stop().await;
+    }
     images.shutdown().await;
+    upkeep.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The socket for operators' commands; the server is of use without it too.
+fn control(settings: &Settings, store: &Arc<Store>, images: &Arc<Images>) -> Option<Control> {
+    let context = Context {
+        store: Arc::clone(store),
+        images: (!settings.offline).then(|| Arc::clone(images)),
+    };
+    Control::start(context)
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no control socket: hf-oci gc, pin, unpin, rm and verify wait until this server stops");
+        })
+        .ok()
 }
 
 /// Reads the certificate, away from the runtime's threads.
@@ -103,12 +123,17 @@ async fn load_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, Failure> {
 }
 
 /// Opens the store, away from the runtime's threads.
-async fn open_store(data_dir: &Path) -> Result<Arc<Store>, Failure> {
-    let dir = data_dir.to_owned();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&dir)).await;
+async fn open_store(settings: &Settings) -> Result<Arc<Store>, Failure> {
+    let dir = settings.data_dir.clone();
+    // What is given up offline cannot be fetched again, and nothing new comes that needs room.
+    let limits = match settings.offline {
+        true => Limits::default(),
+        false => settings.cache,
+    };
+    let opened = tokio::task::spawn_blocking(move || Store::open_with(&dir, limits)).await;
     let opened = opened.map_err(|error| Failure::new("opening the store was lost").from(error))?;
     opened.map(Arc::new).map_err(|error| {
-        let what = format!("cannot use the data folder {}", data_dir.display());
+        let what = format!("cannot use the data folder {}", settings.data_dir.display());
         let locked = matches!(error, StoreError::Locked(_));
         let failure = Failure::new(what).from(error);
         match locked {

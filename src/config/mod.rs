@@ -3,6 +3,7 @@
 //! [`KEYS`] is the table of all of them, [`Sources`] finds the value that counts, and [`Settings::resolve`] reads and checks each.
 //! Every error says which place is wrong and what is expected there.
 
+mod access;
 mod keys;
 mod source;
 mod token;
@@ -21,8 +22,10 @@ pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 use crate::auth::Rules;
 use crate::hub::{Endpoint, Token};
 use crate::image::Layout;
+use crate::store::Limits;
 
-use value::{Count, Globs, Mode, PublicUrl, Switch, Time};
+use access::{Globs, Mode, PublicUrl};
+use value::{Count, Share, Switch, Time};
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -47,6 +50,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Which repositories are served.
     pub repositories: Rules,
+    /// How much room the cache may take.
+    pub cache: Limits,
     /// How images are filled.
     pub fill: Fill,
     /// How requests for cold images wait.
@@ -165,6 +170,12 @@ impl Settings {
             repositories: Rules {
                 allow: globs(sources, "repositories.allow")?,
                 deny: globs(sources, "repositories.deny")?,
+            },
+            cache: Limits {
+                max_size: sources
+                    .get("cache.max_size", |_: &Size| Ok(()))?
+                    .map(|s| s.0),
+                min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
             },
             fill: Fill {
                 memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,
@@ -287,7 +298,7 @@ fn file(sources: &Sources, path: &'static str) -> Result<Option<(Place, PathBuf)
 }
 
 /// The data directory: as set, else `hf-oci` in the user's data folder.
-fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
+pub fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
     const PATH: &str = "data_dir";
     if let Some((_, path)) = file(sources, PATH)? {
         return Ok(path);

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
-use crate::auth::Glob;
+use crate::store::MinFree;
 
 /// Why a text is no value of its type: what is wrong and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -158,6 +157,30 @@ impl fmt::Display for Size {
     }
 }
 
+/// How much of a disk: a size, or hundredths of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share(pub MinFree);
+
+impl FromStr for Share {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let share = match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent = percent.trim_end().parse().ok().filter(|p| *p <= 90);
+                percent.map(MinFree::Percent)
+            }
+            None => text.parse::<Size>().ok().map(|s| MinFree::Bytes(s.0)),
+        };
+        share.map(Self).ok_or_else(|| {
+            ValueError::new(
+                text,
+                "a size such as 20GiB, or whole hundredths of the disk from 0% to 90%",
+            )
+        })
+    }
+}
+
 /// A length of time of at most a year.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Time(pub Duration);
@@ -201,71 +224,6 @@ impl FromStr for Count {
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// Who may pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Whoever reaches the server.
-    None,
-    /// The users of a file.
-    Htpasswd,
-    /// Those who have a Hub token, each what it opens.
-    HuggingFace,
-}
-
-impl FromStr for Mode {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "none" => Ok(Self::None),
-            "htpasswd" => Ok(Self::Htpasswd),
-            "huggingface" => Ok(Self::HuggingFace),
-            _ => Err(ValueError::new(
-                text,
-                "a mode of auth: 'none', 'htpasswd' or 'huggingface'",
-            )),
-        }
-    }
-}
-
-/// Patterns of repositories, with commas between; none of them is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Globs(pub Vec<Glob>);
-
-impl FromStr for Globs {
-    type Err = <Glob as FromStr>::Err;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.trim().is_empty() {
-            return Ok(Self(Vec::new()));
-        }
-        text.split(',')
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-}
-
-/// An address under which clients find the server; without a slash at its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PublicUrl(pub String);
-
-impl FromStr for PublicUrl {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let sound = |url: &Url| {
-            let bare = url.username().is_empty() && url.password().is_none();
-            let plain = url.query().is_none() && url.fragment().is_none();
-            matches!(url.scheme(), "http" | "https") && url.has_host() && bare && plain
-        };
-        let url = Url::parse(text).ok().filter(sound);
-        let url = url.map(|url| Self(url.as_str().trim_end_matches('/').to_owned()));
-        // What is wrong may be a password, so it is not repeated.
-        url.ok_or_else(|| ValueError::new("it", "an address such as https://hub.example:5000"))
     }
 }
 
@@ -370,21 +328,18 @@ mod tests {
     }
 
     #[test]
-    fn public_addresses_are_of_http_and_hold_no_secrets() {
-        for (text, url) in [
-            ("https://Hub.example/", "https://hub.example"),
-            ("http://10.0.0.1:5000/a\"b", "http://10.0.0.1:5000/a%22b"),
+    fn a_share_of_the_disk_is_a_size_or_hundredths() {
+        for (text, share) in [
+            ("5%", MinFree::Percent(5)),
+            ("90 %", MinFree::Percent(90)),
+            ("0%", MinFree::Percent(0)),
+            ("20GiB", MinFree::Bytes(20 << 30)),
+            ("0", MinFree::Bytes(0)),
         ] {
-            assert_eq!(text.parse(), Ok(PublicUrl(url.to_owned())), "{text}");
+            assert_eq!(text.parse(), Ok(Share(share)), "{text}");
         }
-        for text in [
-            "hub.example",
-            "ftp://h",
-            "https://u:canary@h",
-            "http://h/?q",
-        ] {
-            let told = text.parse::<PublicUrl>().expect_err(text).to_string();
-            assert!(!told.contains("canary"), "{told}");
+        for text in ["", "%", "91%", "-1%", "5.5%", "5 percent"] {
+            assert!(text.parse::<Share>().is_err(), "{text}");
         }
     }
 

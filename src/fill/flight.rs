@@ -13,7 +13,7 @@ use super::image::fill;
 use super::{Outcome, Progress, Ready, Shared};
 use crate::error::{Error, Kind};
 use crate::oci::Tag;
-use crate::store::{ImageKey, Order, Stored};
+use crate::store::{ImageKey, Order, Store, Stored};
 
 type End = Result<Ready, Arc<Error>>;
 
@@ -118,6 +118,7 @@ impl Flights {
                 note_tags(&shared, &asked, *ready, tags).await;
             }
             end.send_replace(Some(result));
+            trim(&shared).await;
         });
         Ok((flight, Outcome::Miss))
     }
@@ -188,13 +189,20 @@ async fn note_tags(shared: &Shared, asked: &Order, ready: Ready, tags: Vec<Tag>)
 }
 
 /// Notes the fill, so that the next process goes on with it if this one dies.
-async fn remember(shared: &Shared, order: &Order) {
+pub(super) async fn remember(shared: &Shared, order: &Order) {
     let order = order.clone();
     if let Err(error) = shared
         .with_store(move |store| store.put_order(&order))
         .await
     {
         tracing::warn!(%error, "a fill could not be noted; after a crash it begins when it is asked for");
+    }
+}
+
+/// What was published is more than was reserved only if others took the disk meanwhile.
+async fn trim(shared: &Shared) {
+    if let Err(error) = shared.with_store(Store::trim).await {
+        tracing::warn!(%error, "the cache could not be brought under its limits");
     }
 }
 

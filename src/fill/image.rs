@@ -7,15 +7,21 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::layer::{Job, layer};
+use super::flight::remember;
+use super::layer::{Draft, Job, layer};
 use super::window::Source;
 use super::{Progress, Ready, Shared};
 use crate::error::{Error, Kind};
 use crate::hub::RemoteFile;
 use crate::image::{self, CARD, LayerRecord, MAX_CARD, Selected, Subject};
 use crate::layer::Plan;
+use crate::oci::Digest;
 use crate::repo::{Entry, Snapshot};
-use crate::store::{NewImage, Order};
+use crate::store::{Lease, NewImage, Order, Store, Wanted};
+
+/// The most bytes of an image's documents, and for each of its layers more.
+const DOCUMENTS: u64 = 64 << 10;
+const DOCUMENTS_LAYER: u64 = 16 << 10;
 
 /// Fills an image and publishes it. When it fails or is stopped, it has let go of its files before it returns.
 pub(super) async fn fill(
@@ -25,10 +31,19 @@ pub(super) async fn fill(
     stop: CancellationToken,
 ) -> Result<Ready, Error> {
     let tasks = TaskTracker::new();
-    let work = fill_with(shared, order, progress, tasks.clone());
+    let mut order = order;
+    let work = fill_with(Arc::clone(&shared), &mut order, progress, tasks.clone());
     let filled = stop.run_until_cancelled(work).await;
     tasks.close();
     tasks.wait().await;
+    if matches!(&filled, Some(Err(error)) if error.kind == Kind::InsufficientStorage) {
+        // Room is what is wanted now, more than a later attempt's head start.
+        let recipes = std::mem::take(&mut order.recipes);
+        let given = shared.with_store(move |store| store.give_up(&recipes));
+        if let Err(error) = given.await {
+            tracing::warn!(%error, "the staging of a failed fill could not be removed");
+        }
+    }
     filled.unwrap_or_else(|| {
         Err(Error::new(
             Kind::Unavailable,
@@ -39,7 +54,7 @@ pub(super) async fn fill(
 
 async fn fill_with(
     shared: Arc<Shared>,
-    order: Order,
+    order: &mut Order,
     progress: Arc<Progress>,
     tasks: TaskTracker,
 ) -> Result<Ready, Error> {
@@ -53,7 +68,7 @@ async fn fill_with(
         .snapshot(&order.repo, order.key.commit)
         .await?;
     let selected = image::select(&snapshot, order.key.name.path()).map_err(|error| {
-        let Order { repo, key, .. } = &order;
+        let Order { repo, key, .. } = &*order;
         Error::new(
             Kind::ManifestUnknown,
             format!("{repo} at {}: {error}", key.commit),
@@ -72,26 +87,60 @@ async fn fill_with(
         },
         shared: Arc::clone(&shared),
         progress,
+        room: None,
     };
     let groups = image::split(selected.files.clone(), order.key.layout);
-    let layers = fill_layers(&job, &groups).await?;
+    let drafts = draft(&job, groups.clone()).await?;
+    order.recipes = drafts.iter().map(|d| d.recipe).collect();
+    // Before anything is staged: what is there for these recipes stays, also if this process dies.
+    remember(&shared, order).await;
+    let job = reserve(job, order, &drafts).await?;
+    let (layers, leases) = fill_layers(&job, drafts).await?;
     let license = license(&job, &snapshot, &groups, &layers).await?;
-    publish(shared, order, selected, layers, license).await
+    publish(&job, order, selected, layers, leases, license).await
 }
 
-async fn fill_layers(job: &Job, groups: &[Vec<Entry>]) -> Result<Vec<LayerRecord>, Error> {
-    stream::iter(groups.to_vec())
-        .map(|files| layer(job.clone(), files))
+/// Finds out which layers are there, and lays out the others. What is there stays while its draft lives.
+async fn draft(job: &Job, groups: Vec<Vec<Entry>>) -> Result<Vec<Draft>, Error> {
+    stream::iter(groups)
+        .map(|files| Draft::new(job, files))
         .buffered(job.shared.settings.layers.max(1))
         .try_collect()
         .await
 }
 
+/// Reserves the room for all that this fill will write.
+async fn reserve(mut job: Job, order: &Order, drafts: &[Draft]) -> Result<Job, Error> {
+    let mut wanted: Vec<Wanted> = drafts.iter().filter_map(Draft::wanted).collect();
+    let key = format!("documents\0{}\0{}", order.key.name, order.key.commit);
+    let layers = drafts.len() as u64;
+    wanted.push((
+        Digest::of(key.as_bytes()),
+        DOCUMENTS + layers * DOCUMENTS_LAYER,
+    ));
+    let reserved = job.shared.with_store(move |store| store.reserve(&wanted));
+    job.room = Some(Arc::new(reserved.await?));
+    Ok(job)
+}
+
+async fn fill_layers(
+    job: &Job,
+    drafts: Vec<Draft>,
+) -> Result<(Vec<LayerRecord>, Vec<Lease>), Error> {
+    let layers: Vec<(LayerRecord, Lease)> = stream::iter(drafts)
+        .map(|draft| layer(job.clone(), draft))
+        .buffered(job.shared.settings.layers.max(1))
+        .try_collect()
+        .await?;
+    Ok(layers.into_iter().unzip())
+}
+
 async fn publish(
-    shared: Arc<Shared>,
-    order: Order,
+    job: &Job,
+    order: &Order,
     selected: Selected,
     layers: Vec<LayerRecord>,
+    leases: Vec<Lease>,
     license: Option<String>,
 ) -> Result<Ready, Error> {
     let subject = Subject {
@@ -103,16 +152,19 @@ async fn publish(
     let documents = image::documents(&subject, &layers)
         .map_err(|e| Error::new(Kind::Internal, format!("writing the documents: {e}")))?;
     let image = NewImage {
-        key: order.key,
-        repo: order.repo,
+        key: order.key.clone(),
+        repo: order.repo.clone(),
         layers,
         documents,
     };
     let now = std::time::SystemTime::now();
-    let stored = shared
-        .with_store(move |store| store.publish_image(&image, &order.tag, now))
-        .await?;
-    Ok(stored.into())
+    let (tag, room) = (order.tag.clone(), job.room.clone());
+    let publish = move |store: &Store| {
+        // Until it is published, whether or not anybody still waits for it.
+        let _held = (leases, room);
+        store.publish_image(&image, &tag, now)
+    };
+    Ok(job.shared.with_store(publish).await?.into())
 }
 
 /// The licence of the commit's card. The card is read back from the layer that holds it, or, where the selection leaves it out, from the

@@ -15,7 +15,7 @@ use crate::image::{LayerRecord, recipe};
 use crate::layer::{ChunkRef, Plan, SealError, Sealer};
 use crate::oci::Digest;
 use crate::repo::{Entry, RepoId};
-use crate::store::{Staging, StoreError};
+use crate::store::{Lease, Reservation, Staging, Store, StoreError, Wanted};
 
 /// The longest table of contents that is taken; it is made in memory.
 const MAX_TOC: u64 = 128 << 20;
@@ -51,24 +51,78 @@ pub(super) struct Job {
     pub shared: Arc<Shared>,
     pub source: Source,
     pub progress: Arc<Progress>,
+    /// The room for what this fill writes, held as long as anything of it works.
+    pub room: Option<Arc<Reservation>>,
 }
 
-/// The layer of `files`, from the store or from the upstream.
+/// A layer that an image needs.
+pub(super) struct Draft {
+    pub recipe: Digest,
+    files: Vec<Entry>,
+    found: Found,
+}
+
+enum Found {
+    /// It is in the store, and stays.
+    There(Box<LayerRecord>, Lease),
+    /// It has to be filled, unless another fill does meanwhile.
+    Missing(Arc<Plan>),
+}
+
+impl Draft {
+    /// Looks for the layer of `files`, and lays it out if it is not there.
+    pub(super) async fn new(job: &Job, files: Vec<Entry>) -> Result<Self, Error> {
+        let recipe = recipe(&files);
+        let look = move |store: &Store| store.layer(&recipe);
+        let found = match job.shared.with_store(look).await? {
+            Some((record, lease)) => Found::There(Box::new(record), lease),
+            None => Found::Missing(Arc::new(plan(job, files.clone()).await?)),
+        };
+        Ok(Self {
+            recipe,
+            files,
+            found,
+        })
+    }
+
+    /// What has to be reserved for it.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        match &self.found {
+            Found::There(..) => None,
+            Found::Missing(plan) => Some((self.recipe, plan.blob_len())),
+        }
+    }
+
+    fn reused(&self, job: &Job) {
+        let bytes = self.files.iter().map(|f| f.size).sum();
+        job.progress.reuse(self.files.len() as u64, bytes);
+    }
+}
+
+/// A layer, from the store or from the upstream.
 ///
 /// What an earlier fill wrote of it is read back, not fetched again. A file whose bytes are wrong is fetched once more, then refused.
-pub(super) async fn layer(job: Job, files: Vec<Entry>) -> Result<LayerRecord, Error> {
-    let recipe = recipe(&files);
+pub(super) async fn layer(job: Job, draft: Draft) -> Result<(LayerRecord, Lease), Error> {
+    let recipe = draft.recipe;
+    let plan = match &draft.found {
+        Found::There(..) => {
+            draft.reused(&job);
+            let Found::There(record, lease) = draft.found else {
+                return Err(Error::new(Kind::Internal, "a draft has changed"));
+            };
+            return Ok((*record, lease));
+        }
+        Found::Missing(plan) => Arc::clone(plan),
+    };
     let turn = Arc::new(job.shared.recipes.turn(recipe).await);
     let known = job
         .shared
         .with_store(move |store| store.layer(&recipe))
         .await?;
-    if let Some(record) = known {
-        let bytes = files.iter().map(|f| f.size).sum();
-        job.progress.reuse(files.len() as u64, bytes);
-        return Ok(record);
+    if let Some(known) = known {
+        draft.reused(&job);
+        return Ok(known);
     }
-    let plan = Arc::new(plan(&job, files).await?);
     let mut refetched = BTreeSet::new();
     let mut trusted = None;
     loop {
@@ -131,11 +185,11 @@ async fn attempt(
     recipe: Digest,
     trusted: Option<usize>,
     turn: &Turn,
-) -> Result<LayerRecord, Failed> {
+) -> Result<(LayerRecord, Lease), Failed> {
     // Before any memory is taken: a layer without a thread would hold what others need to end.
     let place = Arc::clone(&job.shared.writers).acquire_owned().await;
     let place = place.map_err(|_| Error::new(Kind::Unavailable, "the server is stopping"))?;
-    let turn = Arc::clone(turn);
+    let (turn, room) = (Arc::clone(turn), job.room.clone());
     let (sender, receiver) = mpsc::channel(QUEUE);
     let (begin, begun) = oneshot::channel();
     let writer = Writer {
@@ -147,7 +201,7 @@ async fn attempt(
         trusted,
     };
     let written = job.source.tasks.spawn_blocking(move || {
-        let _held = (place, turn);
+        let _held = (place, turn, room);
         writer.write(begin, receiver)
     });
     let mut written = pin!(written);
@@ -201,7 +255,7 @@ impl Writer {
         self,
         begin: oneshot::Sender<ChunkRef>,
         chunks: mpsc::Receiver<Buffer>,
-    ) -> Result<LayerRecord, Failed> {
+    ) -> Result<(LayerRecord, Lease), Failed> {
         let mut staging = self
             .shared
             .store
@@ -219,10 +273,9 @@ impl Writer {
         }
         let sealed = sealer.finish(&mut staging).map_err(|e| self.explain(e))?;
         let record = LayerRecord::new(&sealed, self.recipe);
-        self.shared
-            .store
-            .publish_layer(staging, &self.recipe, &record)?;
-        Ok(record)
+        let store = &self.shared.store;
+        let lease = store.publish_layer(staging, &self.recipe, &record)?;
+        Ok((record, lease))
     }
 
     /// Hashes what an earlier fill wrote; gives the first chunk that is not there, if one is not.

@@ -12,10 +12,11 @@ mod memory;
 mod outcome;
 mod progress;
 mod resolve;
+mod upkeep;
 mod window;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 
@@ -25,12 +26,13 @@ use crate::image::ImageName;
 use crate::image::Layout;
 use crate::oci::{Digest, Tag, spell_tag};
 use crate::repo::Commit;
-use crate::store::{ImageKey, Order, Store, StoreError, Stored};
+use crate::store::{ImageKey, Order, Reference, Store, StoreError, Stored};
 
 pub use asker::{Admits, Asker, Credential};
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
 pub use progress::Progress;
+pub use upkeep::Upkeep;
 
 /// How fills behave.
 #[derive(Debug, Clone)]
@@ -202,6 +204,7 @@ impl Images {
             key,
             repo: head.repo,
             tag: tag.clone(),
+            recipes: Vec::new(),
         };
         let shared = self.shared.on_behalf(asker);
         let (flight, outcome) = self.flights.join(&shared, order)?;
@@ -254,6 +257,36 @@ impl Images {
         Ok(count)
     }
 
+    /// Fills images again that are not whole any more, one after the other, detached.
+    pub fn refetch(self: &Arc<Self>, damaged: Vec<Reference>) {
+        let images = Arc::clone(self);
+        tokio::spawn(async move {
+            for reference in damaged {
+                let Some((key, tag)) = reference.key().zip(reference.tag.parse().ok()) else {
+                    continue;
+                };
+                let order = Order {
+                    key,
+                    repo: reference.repo,
+                    tag,
+                    recipes: Vec::new(),
+                };
+                let name = order.key.name.clone();
+                let mut flight = match images.flights.join(&images.shared, order) {
+                    Ok((flight, _)) => flight,
+                    Err(error) => {
+                        tracing::warn!(%error, %name, "the image is fetched again when it is asked for");
+                        continue;
+                    }
+                };
+                let done = flight.done().await;
+                if done.is_err_and(|error| error.kind == Kind::Unavailable) {
+                    break;
+                }
+            }
+        });
+    }
+
     /// The fills under way, the oldest first.
     pub fn fills(&self) -> Vec<Arc<Progress>> {
         self.flights.progress()
@@ -266,7 +299,15 @@ impl Images {
 
     async fn stored(&self, key: &ImageKey) -> Result<Option<Stored>, Error> {
         let key = key.clone();
-        self.shared.with_store(move |store| store.image(&key)).await
+        let now = SystemTime::now();
+        let look = move |store: &Store| {
+            let found = store.image(&key)?;
+            if let Some(stored) = &found {
+                store.touch(&stored.index, now);
+            }
+            Ok(found)
+        };
+        self.shared.with_store(look).await
     }
 
     /// Refuses what the asker may not have, and notes who may read the repository, if that is news.
@@ -316,7 +357,7 @@ impl Images {
         tag: &Tag,
     ) -> Result<(), Error> {
         let (key, repo, tag) = (key.clone(), head.repo.clone(), tag.clone());
-        let now = std::time::SystemTime::now();
+        let now = SystemTime::now();
         self.shared
             .with_store(move |store| store.set_tag(&key, &repo, stored, &tag, now))
             .await
@@ -348,7 +389,7 @@ impl Shared {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
-            StoreError::Full { .. } => Kind::InsufficientStorage,
+            StoreError::Full { .. } | StoreError::NoRoom { .. } => Kind::InsufficientStorage,
             StoreError::Io { .. }
             | StoreError::Locked(_)
             | StoreError::Foreign(..)

@@ -43,9 +43,9 @@ pub async fn get(
 
 /// The answer that gives what is wanted of a blob.
 fn answer(blob: Blob, digest: Digest, wanted: Resolved, buffers: &Buffers) -> Response<Body> {
-    let Blob { file, size } = blob;
+    let size = blob.size;
     let stream = |status, layout| {
-        let body = FileBody::new(file, layout, digest, buffers);
+        let body = FileBody::new(blob, layout, digest, buffers);
         stream(body, digest, status)
     };
     let partial = StatusCode::PARTIAL_CONTENT;
@@ -130,7 +130,11 @@ mod tests {
         let wanted = RangeSet::parse(range)
             .unwrap()
             .map_or(Resolved::Whole, |set| set.resolve(SIZE));
-        let blob = Blob { file, size: SIZE };
+        let blob = Blob {
+            file,
+            size: SIZE,
+            lease: None,
+        };
         let (head, body) =
             answer(blob, Digest::of(&bytes()), wanted, &Buffers::new(1 << 20)).into_parts();
         let text = |name| {

@@ -16,8 +16,10 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use super::buffer::{Buffer, Buffers, Slot};
+use super::content::Blob;
 use super::multipart::{Layout, Segment};
 use crate::oci::Digest;
+use crate::store::Lease;
 
 /// How far the system is asked to read ahead on a disk that is waited for.
 const AHEAD: u64 = 1 << 20;
@@ -29,6 +31,8 @@ pub struct FileBody {
     left: u64,
     slot: Slot,
     state: State,
+    /// Keeps the blob from being deleted.
+    _lease: Option<Lease>,
 }
 
 enum State {
@@ -40,10 +44,10 @@ enum State {
 
 impl FileBody {
     /// Sends `layout` of `file`, which is the blob `digest`. Must be polled on a runtime.
-    pub fn new(file: File, layout: Layout, digest: Digest, buffers: &Buffers) -> Self {
+    pub fn new(blob: Blob, layout: Layout, digest: Digest, buffers: &Buffers) -> Self {
         let left = layout.length();
         let source = Source {
-            file,
+            file: blob.file,
             segments: layout.into_segments(),
             cached: true,
             waited: false,
@@ -53,6 +57,7 @@ impl FileBody {
             left,
             slot: buffers.slot(left),
             state: State::Idle(source),
+            _lease: blob.lease,
         }
     }
 
@@ -262,8 +267,16 @@ mod tests {
         file
     }
 
+    fn blob(bytes: &[u8]) -> Blob {
+        Blob {
+            file: file(bytes),
+            size: bytes.len() as u64,
+            lease: None,
+        }
+    }
+
     fn body(bytes: &[u8], layout: Layout) -> FileBody {
-        FileBody::new(file(bytes), layout, Digest::of(b""), &Buffers::new(1 << 20))
+        FileBody::new(blob(bytes), layout, Digest::of(b""), &Buffers::new(1 << 20))
     }
 
     fn pattern(size: usize) -> Vec<u8> {
@@ -338,8 +351,13 @@ mod tests {
         let file = file(&pattern(1 << 20));
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         let target = std::fs::read_link(&path).ok();
-        let mut body = FileBody::new(
+        let blob = Blob {
             file,
+            size: 1 << 20,
+            lease: None,
+        };
+        let mut body = FileBody::new(
+            blob,
             Layout::file(0..1 << 20),
             Digest::of(b""),
             &Buffers::new(1 << 20),

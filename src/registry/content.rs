@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,9 +12,9 @@ use futures_util::future::BoxFuture;
 use crate::error::{Error, Kind};
 use crate::fill::{Asker, Flight, Found, Images, Outcome, Ready};
 use crate::image::ImageName;
-use crate::oci::{Digest, Tag};
+use crate::oci::{Digest, MEDIA_LAYER, Tag};
 use crate::repo::RepoId;
-use crate::store::{Member, Store, StoreError};
+use crate::store::{Lease, Member, Store, StoreError};
 
 /// Where an image stands.
 pub enum Image {
@@ -29,6 +30,8 @@ pub struct Blob {
     pub file: File,
     /// Its length.
     pub size: u64,
+    /// Keeps it from being deleted.
+    pub lease: Option<Lease>,
 }
 
 /// A manifest or index.
@@ -135,13 +138,17 @@ impl Content for Cache {
             let Some(member) = store.member(&repo, &digest).map_err(internal)? else {
                 return Ok(None);
             };
-            let Some((file, size)) = store.open_blob(&digest).map_err(internal)? else {
+            let Some((file, size, lease)) = store.open_blob(&digest).map_err(internal)? else {
                 return Ok(None);
             };
+            if member.media_type == MEDIA_LAYER {
+                store.touch(&digest, SystemTime::now());
+            }
             if size != member.size {
                 return Err(damaged(&digest, &member, size));
             }
-            Ok(Some(Blob { file, size }))
+            let lease = Some(lease);
+            Ok(Some(Blob { file, size, lease }))
         }))
     }
 
@@ -166,9 +173,10 @@ impl Content for Cache {
         let read = blocking(self.store.clone(), move |store| {
             match store.read_blob(&digest).map_err(internal)? {
                 Some(bytes) => Ok(bytes.into()),
+                // It was there a moment ago.
                 None => Err(Error::new(
-                    Kind::Internal,
-                    format!("the index {digest} of a known image is not in the store"),
+                    Kind::Unavailable,
+                    "the image was removed from the cache while it was asked for; ask again",
                 )),
             }
         });

@@ -125,7 +125,11 @@ impl Content for Scripted {
                 let mut file = tempfile::tempfile().unwrap();
                 file.write_all(&layer()).unwrap();
                 let size = layer().len() as u64;
-                Blob { file, size }
+                Blob {
+                    file,
+                    size,
+                    lease: None,
+                }
             }))
         })
     }

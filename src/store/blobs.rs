@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::StoreError;
@@ -71,12 +71,67 @@ pub(super) fn has(root: &Path, digest: &Digest, size: u64) -> bool {
     fs::metadata(root.join(place(digest))).is_ok_and(|m| m.is_file() && m.len() == size)
 }
 
-/// Publishes a document, unless it is there. The caller syncs the folder.
-pub(super) fn put(root: &Path, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+/// Publishes a document, unless it is there; tells whether it was not. The caller syncs the folder.
+pub(super) fn put(root: &Path, digest: &Digest, bytes: &[u8]) -> Result<bool, StoreError> {
     if has(root, digest, bytes.len() as u64) {
-        return Ok(());
+        return Ok(false);
     }
-    replace(root, &place(digest), bytes)
+    replace(root, &place(digest), bytes)?;
+    Ok(true)
+}
+
+/// Every file of `blobs/sha256` that is named as a blob, with its length. One that vanishes meanwhile is left out.
+pub(super) fn list(root: &Path) -> Result<Vec<(Digest, u64)>, StoreError> {
+    let fail = || StoreError::io("listing blobs/sha256");
+    let mut all = Vec::new();
+    for entry in fs::read_dir(root.join("blobs/sha256")).map_err(fail())? {
+        let entry = entry.map_err(fail())?;
+        let name = entry.file_name();
+        let digest = name.to_str().and_then(|hex| Digest::from_hex(hex).ok());
+        if let (Some(digest), Ok(file)) = (digest, entry.metadata())
+            && file.is_file()
+        {
+            all.push((digest, file.len()));
+        }
+    }
+    Ok(all)
+}
+
+/// Takes a blob out of its place, which is quick; gives its length. The file is deleted by [`delete`], or at the next start.
+pub(super) fn take_out(root: &Path, digest: &Digest) -> Result<Option<u64>, StoreError> {
+    move_to(root, digest, &aside(root, digest))
+}
+
+/// Moves a blob out of its place to `target`; gives its length.
+pub(super) fn move_to(
+    root: &Path,
+    digest: &Digest,
+    target: &Path,
+) -> Result<Option<u64>, StoreError> {
+    let from = root.join(place(digest));
+    let moved = fs::metadata(&from).and_then(|file| {
+        fs::rename(&from, target)?;
+        Ok(file.len())
+    });
+    match moved {
+        Ok(size) => Ok(Some(size)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io(format!("removing {}", place(digest)))(error)),
+    }
+}
+
+/// Deletes what was taken out of its place. Of large files that takes its time.
+pub(super) fn delete(root: &Path, digest: &Digest) {
+    if let Err(error) = fs::remove_file(aside(root, digest))
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::warn!(%error, %digest, "a blob could not be deleted; the next start tries again");
+    }
+}
+
+fn aside(root: &Path, digest: &Digest) -> PathBuf {
+    root.join("staging")
+        .join(format!("evicted-{}", digest.hex()))
 }
 
 /// Writes a file so that at any moment it is the old one or the whole new one.

@@ -19,7 +19,7 @@ struct Fact {
 }
 
 /// By the folded id that names have.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     known: HashMap<RepoId, Fact>,
     pending: usize,

@@ -1,14 +1,16 @@
 //! The sled index: what can be looked up fast, and rebuilt from the layout at any time.
 //!
-//! Keys: `images` NAME NUL LAYOUT NUL COMMIT; `layers` RECIPE; `members` REPOSITORY NUL DIGEST; `meta` "index.json" → its digest.
-//! Values are JSON.
+//! Keys: `images` NAME NUL LAYOUT NUL COMMIT; `layers` RECIPE; `members` REPOSITORY NUL DIGEST; `meta` "index.json" → its digest;
+//! `used` DIGEST → milliseconds since 1970 (8 bytes, big-endian). Other values are JSON.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sled::{Batch, Db, Tree};
 
+use super::usage::Moment;
 use super::{ImageKey, Member, NewImage, StoreError, Stored};
 use crate::image::LayerRecord;
 use crate::oci::{Descriptor, Digest};
@@ -19,23 +21,35 @@ const CACHE: u64 = 8 << 20;
 
 const STAMP: &str = "index.json";
 
-/// The four trees.
+/// The trees.
 pub(super) struct Index {
     images: Tree,
     layers: Tree,
     members: Tree,
     meta: Tree,
+    used: Tree,
     _db: Db,
 }
 
 /// Digests of blobs, each with its length in bytes.
-type Sizes = Vec<(Digest, u64)>;
+pub(super) type Sizes = Vec<(Digest, u64)>;
 
 #[derive(Serialize, Deserialize)]
 struct ImageValue {
     index: Digest,
     size: u64,
     layers: Sizes,
+    /// The configs and manifests.
+    documents: Sizes,
+}
+
+impl ImageValue {
+    fn blobs(self) -> Sizes {
+        let mut blobs = self.layers;
+        blobs.extend(self.documents);
+        blobs.push((self.index, self.size));
+        blobs
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,6 +76,7 @@ impl Index {
             layers: db.open_tree("layers")?,
             members: db.open_tree("members")?,
             meta: db.open_tree("meta")?,
+            used: db.open_tree("used")?,
             _db: db,
         })
     }
@@ -108,6 +123,14 @@ impl Index {
         value.map(|v| parse(&v)).transpose()
     }
 
+    /// The layers that recipes are known for.
+    pub(super) fn layer_digests(&self) -> Result<HashSet<Digest>, StoreError> {
+        let records = self.layers.iter().values();
+        records
+            .map(|value| Ok(parse::<LayerRecord>(&value?)?.descriptor.digest))
+            .collect()
+    }
+
     pub(super) fn put_layer(
         &self,
         recipe: &Digest,
@@ -117,7 +140,7 @@ impl Index {
         Ok(())
     }
 
-    /// The image of a key, with the digests and sizes of its layers.
+    /// The image of a key, with the digests and sizes of all its blobs.
     pub(super) fn image(&self, key: &ImageKey) -> Result<Option<(Stored, Sizes)>, StoreError> {
         let Some(value) = self.images.get(image_key(key))? else {
             return Ok(None);
@@ -127,7 +150,7 @@ impl Index {
             index: value.index,
             size: value.size,
         };
-        Ok(Some((stored, value.layers)))
+        Ok(Some((stored, value.blobs())))
     }
 
     /// Learns an image: its members, then itself.
@@ -136,16 +159,84 @@ impl Index {
         let layers = image.layers.iter().map(|l| &l.descriptor);
         // Under the name that is asked by: the Hub may call the repository otherwise by now.
         self.put_members(image.key.name.repo(), documents.chain(layers))?;
+        let sized = |d: &Descriptor| (d.digest, d.size);
+        let documents = image.documents.iter().map(|d| sized(&d.descriptor));
         let value = ImageValue {
             index: stored.index,
             size: stored.size,
-            layers: image
-                .layers
-                .iter()
-                .map(|l| (l.descriptor.digest, l.descriptor.size))
-                .collect(),
+            layers: image.layers.iter().map(|l| sized(&l.descriptor)).collect(),
+            documents: documents.filter(|d| d.0 != stored.index).collect(),
         };
         self.images.insert(image_key(&image.key), render(&value)?)?;
+        Ok(())
+    }
+
+    /// Every blob of an image: layers, documents, and last its index.
+    pub(super) fn blobs(&self, key: &ImageKey) -> Result<Option<Sizes>, StoreError> {
+        let value = self.images.get(image_key(key))?;
+        let value = value.map(|v| parse::<ImageValue>(&v)).transpose()?;
+        Ok(value.map(ImageValue::blobs))
+    }
+
+    /// Forgets images, and what their repositories know of digests.
+    pub(super) fn forget(
+        &self,
+        images: &[ImageKey],
+        members: &[(RepoId, Digest)],
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for key in images {
+            batch.remove(image_key(key));
+        }
+        self.images.apply_batch(batch)?;
+        let mut batch = Batch::default();
+        for (repo, digest) in members {
+            batch.remove(member_key(repo, digest));
+        }
+        self.members.apply_batch(batch)?;
+        Ok(())
+    }
+
+    /// Forgets blobs that are gone: recipes that gave them, and when they were used.
+    pub(super) fn forget_blobs(&self, gone: impl Fn(&Digest) -> bool) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for entry in &self.layers {
+            let (recipe, value) = entry?;
+            if gone(&parse::<LayerRecord>(&value)?.descriptor.digest) {
+                batch.remove(recipe);
+            }
+        }
+        self.layers.apply_batch(batch)?;
+        let mut batch = Batch::default();
+        for key in self.used.iter().keys() {
+            let key = key?;
+            if digest(&key).is_none_or(|d| gone(&d)) {
+                batch.remove(key);
+            }
+        }
+        self.used.apply_batch(batch)?;
+        Ok(())
+    }
+
+    /// When blobs were used, as far as it was written down. What cannot be read is left out.
+    pub(super) fn uses(&self) -> Result<Vec<(Digest, Moment)>, StoreError> {
+        let mut uses = Vec::new();
+        for entry in &self.used {
+            let (key, value) = entry?;
+            if let (Some(digest), Ok(at)) = (digest(&key), value.as_ref().try_into()) {
+                uses.push((digest, Moment::from_be_bytes(at)));
+            }
+        }
+        Ok(uses)
+    }
+
+    /// Writes down when blobs were used.
+    pub(super) fn put_uses(&self, uses: &[(Digest, Moment)]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for (digest, at) in uses {
+            batch.insert(digest.as_bytes().as_slice(), &at.to_be_bytes());
+        }
+        self.used.apply_batch(batch)?;
         Ok(())
     }
 
@@ -176,6 +267,10 @@ fn member_key(repo: &RepoId, digest: &Digest) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(digest.as_bytes());
     key
+}
+
+fn digest(key: &[u8]) -> Option<Digest> {
+    Some(Digest::from_bytes(key.try_into().ok()?))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {

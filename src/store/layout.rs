@@ -21,9 +21,10 @@ const COMMIT: &str = "io.hf-oci.commit";
 const LAYOUT: &str = "io.hf-oci.layout";
 const TIME: &str = "io.hf-oci.time";
 const VISIBILITY: &str = "io.hf-oci.visibility";
+const PINNED: &str = "io.hf-oci.pinned";
 
 /// A name and tag, and the image they mean.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     /// The name.
     pub name: String,
@@ -41,10 +42,12 @@ pub struct Reference {
     pub size: u64,
     /// When the reference came to mean this image.
     pub time: SystemTime,
+    /// Whether what it means is never evicted.
+    pub pinned: bool,
 }
 
 /// What `index.json` says. Entries that other tools put there are kept as they are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Layout {
     references: BTreeMap<(String, String), Reference>,
     foreign: Vec<Value>,
@@ -120,9 +123,14 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Digest of the `index.json` that was read.
+    /// Digest of the `index.json` that was read or last written.
     pub(super) const fn digest(&self) -> Option<Digest> {
         self.digest
+    }
+
+    /// Notes which bytes `index.json` has now.
+    pub(super) fn written(&mut self, bytes: &[u8]) {
+        self.digest = Some(Digest::of(bytes));
     }
 
     pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
@@ -166,13 +174,46 @@ impl Layout {
         })
     }
 
-    /// Points a reference at an image. The image that it meant before stays listed, under its commit.
-    pub(super) fn set(&mut self, reference: Reference) {
+    /// Descriptors of other tools.
+    pub(super) fn foreign(&self) -> &[Value] {
+        &self.foreign
+    }
+
+    /// Pins a reference, or ends that; tells whether there is such a reference. A commit that is only known by its tags gets a
+    /// reference of its own.
+    pub(super) fn pin(&mut self, name: &str, tag: &str, pinned: bool) -> bool {
+        if pinned && self.find(name, tag).is_none() {
+            let commit = tag.parse::<Commit>().ok();
+            let same = |r: &&Reference| r.name == name && Some(r.commit) == commit;
+            let same = self.references().find(same).cloned();
+            if let Some(mut same) = same {
+                same.tag = tag.to_owned();
+                self.insert(same);
+            }
+        }
+        let key = (name.to_owned(), tag.to_owned());
+        match self.references.get_mut(&key) {
+            Some(reference) => reference.pinned = pinned,
+            None => return false,
+        }
+        true
+    }
+
+    /// Forgets a reference.
+    pub(super) fn remove(&mut self, reference: &Reference) {
+        let key = (reference.name.clone(), reference.tag.clone());
+        self.references.remove(&key);
+    }
+
+    /// Points a reference at an image. The image that it meant before stays listed, under its commit; a pin stays with the reference.
+    pub(super) fn set(&mut self, mut reference: Reference) {
         let old = self.find(&reference.name, &reference.tag).cloned();
+        reference.pinned |= old.as_ref().is_some_and(|old| old.pinned);
         if let Some(old) = old.filter(|old| old.index != reference.index) {
             let tag = old.commit.to_string();
             if self.find(&old.name, &tag).is_none() {
-                self.insert(Reference { tag, ..old });
+                let pinned = false;
+                self.insert(Reference { tag, pinned, ..old });
             }
         }
         self.insert(reference);
@@ -229,6 +270,7 @@ fn descriptor(reference: &Reference, visibility: Option<Visibility>) -> Descript
         annotations: annotations
             .into_iter()
             .chain(visibility)
+            .chain(reference.pinned.then(|| (PINNED, "true".to_owned())))
             .map(|(k, v)| (k.to_owned(), v))
             .collect(),
     }
@@ -256,6 +298,7 @@ fn reference(entry: &Value) -> Option<(Reference, Option<Visibility>)> {
         index: descriptor.digest,
         size: descriptor.size,
         time: humantime::parse_rfc3339(text(TIME)?).ok()?,
+        pinned: text(PINNED) == Some("true"),
     };
     Some((reference, visibility))
 }

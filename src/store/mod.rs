@@ -5,74 +5,49 @@
 //! staging/                                     what is not yet
 //! index/                                       sled: may be deleted or damaged at any time
 //! lock                                         held by the server while it runs
+//! quarantine/                                  blobs that a verification found bad; nothing looks there
 //! ```
 //!
 //! Publish order: blobs (fsync, rename, fsync of the folder), then `index.json` by rename, then sled. A crash between any two leaves
 //! nothing wrong, only work to redo. All calls block on files; callers on the runtime wrap them in `spawn_blocking`.
 
 mod blobs;
+mod budget;
+mod error;
+mod evict;
 mod facts;
+mod finished;
+mod gc;
+mod healing;
 mod index;
 mod layout;
+mod leases;
+mod reach;
 mod rebuild;
 mod staging;
+mod usage;
+mod verify;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use crate::image::ImageName;
 use crate::image::{Document, LayerRecord, Layout};
 use crate::oci::{Digest, Tag};
 use crate::repo::{Commit, RepoId, Visibility};
 
+pub use budget::{Bytes, Limit, Limits, MinFree, Reservation, Used, Wanted};
+pub use error::StoreError;
+pub use evict::Evictions;
+pub use gc::{Removal, Removed, Sweep};
 pub use layout::Reference;
+pub use leases::Lease;
 pub use staging::{Order, Staging};
-
-/// Why the store did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A file of the data directory could not be read or written.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried, with the path relative to the data directory.
-        what: String,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// The disk has no room.
-    #[error(
-        "the disk of the data directory is full: {needed} bytes are needed, {free} are free; make room and ask again"
-    )]
-    Full {
-        /// Bytes that were asked for, as far as they are known.
-        needed: u64,
-        /// Bytes that there are.
-        free: u64,
-    },
-    /// Another process has the data directory.
-    #[error("another process holds the lock of {0}")]
-    Locked(PathBuf),
-    /// The data directory holds something else.
-    #[error("{0} cannot be used as a data directory: {1}")]
-    Foreign(PathBuf, String),
-    /// The index failed; it is rebuilt at the next start.
-    #[error("the index failed: {0}")]
-    Index(String),
-}
-
-impl StoreError {
-    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        let what = what.into();
-        move |source| match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Self::Full { needed: 1, free: 0 }
-            }
-            _ => Self::Io { what, source },
-        }
-    }
-}
+pub use verify::{Fault, Finding, Verified, Watcher};
 
 /// What a repository knows of one of its digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,32 +94,61 @@ pub struct Stored {
 /// The data directory of one server, locked for it.
 pub struct Store {
     root: PathBuf,
-    index: index::Index,
+    index: healing::Healing,
     /// Held for moments only: it is read on the runtime's threads.
     layout: Mutex<layout::Layout>,
-    /// Whoever writes `index.json` has this.
+    /// Whoever writes `index.json`, or decides from it what goes, has this.
     writing: Mutex<()>,
+    /// Whoever makes room has this; before `writing`.
+    reserving: Mutex<()>,
+    leases: leases::Leases,
+    usage: usage::Usage,
+    room: Arc<budget::Room>,
+    evictions: Evictions,
+    /// Blobs that nothing reaches, and that were in use when they should have gone.
+    left: Mutex<HashSet<Digest>>,
     /// Whether `index.json` lacks what is in memory, because writing it failed.
     behind: AtomicBool,
+    /// Whether it was told that the cache cannot be brought under its limits.
+    told_over: AtomicBool,
     _lock: File,
 }
 
+/// Proof that its holder may write `index.json`.
+type Writing<'a> = MutexGuard<'a, ()>;
+
 impl Store {
+    /// As [`open_with`](Self::open_with), without limits.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_with(root, Limits::default())
+    }
+
     /// Opens or makes a data directory, takes its lock, sweeps what no fill can go on with, and rebuilds the index if it is missing,
     /// damaged or not of this `index.json`.
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
+    pub fn open_with(root: &Path, limits: Limits) -> Result<Self, StoreError> {
         layout::make_folders(root)?;
-        let lock = lock(root)?;
-        staging::sweep(root, std::time::SystemTime::now())?;
+        let lock = lock_folder(root)?;
+        staging::sweep(root, SystemTime::now())?;
         layout::mark(root)?;
         let layout = layout::Layout::read(root)?;
         let index = rebuild::open(root, &layout)?;
+        let usage = usage::Usage::default();
+        usage.load(index.uses()?);
+        let published = blobs::list(root)?.iter().map(|(_, size)| size).sum();
+        let room = budget::Room::new(root, limits, published, staging::layers(root)?);
         Ok(Self {
             root: root.to_owned(),
-            index,
+            index: healing::Healing::new(index),
             layout: Mutex::new(layout),
             writing: Mutex::new(()),
+            reserving: Mutex::new(()),
+            leases: leases::Leases::default(),
+            usage,
+            room: Arc::new(room),
+            evictions: Evictions::default(),
+            left: Mutex::default(),
             behind: AtomicBool::new(false),
+            told_over: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -156,12 +160,29 @@ impl Store {
 
     /// Whether `digest` (an index, manifest, config or layer) is part of an image of `repo`, whose letters are folded.
     pub fn member(&self, repo: &RepoId, digest: &Digest) -> Result<Option<Member>, StoreError> {
-        self.index.member(repo, digest)
+        self.indexed(|index| index.member(repo, digest))
     }
 
-    /// Opens a published blob and tells its length; `None` if it is not there.
-    pub fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64)>, StoreError> {
-        blobs::open(&self.root, digest)
+    /// Opens a published blob and tells its length; `None` if it is not there. It stays while the lease is held.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64, Lease)>, StoreError> {
+        let lease = self.lease(digest);
+        let opened = blobs::open(&self.root, digest)?;
+        Ok(opened.map(|(file, size)| (file, size, lease)))
+    }
+
+    /// Keeps a blob from being deleted, if it is there. Take it first, then look.
+    pub fn lease(&self, digest: &Digest) -> Lease {
+        self.leases.take(*digest)
+    }
+
+    /// How much the cache takes.
+    pub fn used(&self) -> Used {
+        self.room.used()
+    }
+
+    /// What was evicted since the start.
+    pub const fn evictions(&self) -> &Evictions {
+        &self.evictions
     }
 
     /// Reads a whole small blob (a manifest, config or index), at most 4 MiB.
@@ -207,11 +228,21 @@ impl Store {
 
     /// Notes who may read `repo`, whose letters are folded. `index.json` is written if that changes what it says.
     pub fn note_visibility(&self, repo: &RepoId, visibility: Visibility) -> Result<(), StoreError> {
-        if self.lock_layout().facts.note(repo, visibility) {
-            tracing::info!(%repo, %visibility, "who may read a cached repository");
-            self.write_layout(|_| ())?;
+        let writing = self.lock_writing();
+        let news = self.lock_layout().facts.note(repo, visibility);
+        if !news {
+            return Ok(());
         }
-        Ok(())
+        tracing::info!(%repo, %visibility, "who may read a cached repository");
+        self.write_layout(&writing, |_| ())?;
+        self.stamp(&writing)
+    }
+
+    /// The tags that are cached of one name, sorted.
+    pub fn tags_of(&self, name: &str) -> Vec<String> {
+        let layout = self.lock_layout();
+        let same = layout.references().filter(|r| r.name == name);
+        same.map(|r| r.tag.clone()).collect()
     }
 
     /// All known commits of `repo`, each once.
@@ -219,32 +250,42 @@ impl Store {
         self.lock_layout().commits(repo)
     }
 
-    /// The image of a key, if all its layers are there.
+    /// The image of a key, if all its layers and documents are there.
     pub fn image(&self, key: &ImageKey) -> Result<Option<Stored>, StoreError> {
-        let Some((stored, layers)) = self.index.image(key)? else {
+        let Some((stored, blobs)) = self.indexed(|index| index.image(key))? else {
             return Ok(None);
         };
-        let whole = layers
+        let whole = blobs
             .iter()
             .all(|(digest, size)| blobs::has(&self.root, digest, *size));
-        Ok((whole && blobs::has(&self.root, &stored.index, stored.size)).then_some(stored))
+        Ok(whole.then_some(stored))
     }
 
-    /// The layer of a recipe, if its blob is there.
-    pub fn layer(&self, recipe: &Digest) -> Result<Option<LayerRecord>, StoreError> {
-        let record = self.index.layer(recipe)?;
-        Ok(record.filter(|r| blobs::has(&self.root, &r.descriptor.digest, r.descriptor.size)))
+    /// The layer of a recipe, if its blob is there. It stays while the lease is held.
+    pub fn layer(&self, recipe: &Digest) -> Result<Option<(LayerRecord, Lease)>, StoreError> {
+        let Some(record) = self.indexed(|index| index.layer(recipe))? else {
+            return Ok(None);
+        };
+        let lease = self.lease(&record.descriptor.digest);
+        let there = blobs::has(
+            &self.root,
+            &record.descriptor.digest,
+            record.descriptor.size,
+        );
+        Ok(there.then_some((record, lease)))
     }
 
     /// Opens the staging file of a recipe, of exactly `size` bytes, the disk's room for it taken: the one that an earlier fill left, or a
     /// new one. The caller sees to it that a recipe is open once at a time.
     pub fn stage(&self, recipe: &Digest, size: u64) -> Result<Staging, StoreError> {
-        Staging::open(&self.root, recipe, size)
+        Staging::open(&self.root, &self.room, recipe, size)
     }
 
     /// Gives up what an earlier fill left of a recipe.
     pub fn discard(&self, recipe: &Digest) -> Result<(), StoreError> {
-        staging::discard(&self.root, recipe)
+        staging::discard(&self.root, recipe)?;
+        self.room.unstaged(recipe);
+        Ok(())
     }
 
     /// Notes that a fill is under way, so that the next process goes on with it if this one dies.
@@ -262,27 +303,37 @@ impl Store {
         staging::orders(&self.root)
     }
 
-    /// Publishes a sealed layer and remembers its recipe.
+    /// Publishes a sealed layer and remembers its recipe. It stays while the lease is held; without one it may go at once.
     pub fn publish_layer(
         &self,
         staging: Staging,
         recipe: &Digest,
         record: &LayerRecord,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Lease, StoreError> {
+        let lease = self.lease(&record.descriptor.digest);
+        if let Err(error) = finished::note(&self.root, recipe, record) {
+            tracing::warn!(%error, "a finished layer could not be noted; a crash may cost it");
+        }
         staging.publish(&record.descriptor.digest)?;
-        self.index.put_layer(recipe, record)
+        self.indexed(|index| index.put_layer(recipe, record))?;
+        Ok(lease)
     }
 
-    /// Publishes an image whose layers are published, under a tag. `now` is written into `index.json`, nowhere else.
+    /// Publishes an image whose layers are published and leased, under a tag. `now` is written into `index.json`, nowhere else.
     pub fn publish_image(
         &self,
         image: &NewImage,
         tag: &Tag,
-        now: std::time::SystemTime,
+        now: SystemTime,
     ) -> Result<Stored, StoreError> {
         let mut index = None;
+        let mut leases = Vec::new();
         for document in &image.documents {
-            blobs::put(&self.root, &document.descriptor.digest, &document.bytes)?;
+            let digest = &document.descriptor.digest;
+            leases.push(self.lease(digest));
+            if blobs::put(&self.root, digest, &document.bytes)? {
+                self.room.added(document.descriptor.size);
+            }
             index = Some(Stored {
                 index: document.descriptor.digest,
                 size: document.descriptor.size,
@@ -300,21 +351,30 @@ impl Store {
             index: stored.index,
             size: stored.size,
             time: now,
+            pinned: false,
         };
+        let writing = self.lock_writing();
         // The index learns first what must be there when a request comes; its stamp, last, says which index.json it is of.
-        self.index.put_image(image, stored)?;
-        self.write_layout(|layout| layout.set(reference))?;
+        self.indexed(|index| index.put_image(image, stored))?;
+        self.usage.touch(&stored.index, now);
+        self.write_layout(&writing, |layout| layout.set(reference))?;
+        self.stamp(&writing)?;
+        drop(writing);
+        let layers = image.layers.iter().map(|layer| &layer.descriptor);
+        for recipe in layers.filter_map(rebuild::recipe) {
+            finished::forget(&self.root, &recipe);
+        }
         Ok(stored)
     }
 
-    /// Notes that a tag now means a commit whose image is in the store already.
+    /// Notes that a tag now means a commit whose image is in the store already. One that has just been evicted is not noted.
     pub fn set_tag(
         &self,
         key: &ImageKey,
         repo: &RepoId,
         stored: Stored,
         tag: &Tag,
-        now: std::time::SystemTime,
+        now: SystemTime,
     ) -> Result<(), StoreError> {
         let known = self.reference(&key.name, tag);
         if known.is_some_and(|k| k.index == stored.index) && !self.behind.load(Relaxed) {
@@ -329,14 +389,23 @@ impl Store {
             index: stored.index,
             size: stored.size,
             time: now,
+            pinned: false,
         };
-        self.write_layout(|layout| layout.set(reference))
+        let writing = self.lock_writing();
+        if self.indexed(|index| index.image(key))?.is_none() {
+            return Ok(());
+        }
+        self.write_layout(&writing, |layout| layout.set(reference))?;
+        self.stamp(&writing)
     }
 
-    /// Changes what `index.json` says, writes it, and stamps the index with it. If the writing fails, what is in memory is ahead of the
-    /// disk until the next writing.
-    fn write_layout(&self, change: impl FnOnce(&mut layout::Layout)) -> Result<(), StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Changes what `index.json` says, and writes it. If the writing fails, what is in memory is ahead of the disk until the next writing.
+    /// [`stamp`](Self::stamp) it when the sled index says the same.
+    fn write_layout(
+        &self,
+        _: &Writing<'_>,
+        change: impl FnOnce(&mut layout::Layout),
+    ) -> Result<(), StoreError> {
         let bytes = {
             let mut layout = self.lock_layout();
             change(&mut layout);
@@ -344,17 +413,33 @@ impl Store {
         };
         self.behind.store(true, Relaxed);
         layout::write(&self.root, &bytes)?;
+        self.lock_layout().written(&bytes);
         self.behind.store(false, Relaxed);
-        self.index.stamp(&Digest::of(&bytes))
+        Ok(())
+    }
+
+    /// Notes in the sled index of which `index.json` it is.
+    fn stamp(&self, _: &Writing<'_>) -> Result<(), StoreError> {
+        let digest = self.lock_layout().digest();
+        digest.map_or(Ok(()), |digest| self.indexed(|index| index.stamp(&digest)))
+    }
+
+    fn lock_writing(&self) -> Writing<'_> {
+        lock(&self.writing)
     }
 
     /// A poisoned lock is taken all the same: the layout is replaced in one step, so it is never half changed.
     fn lock_layout(&self) -> MutexGuard<'_, layout::Layout> {
-        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.layout)
     }
 }
 
-fn lock(root: &Path) -> Result<File, StoreError> {
+/// A poisoned lock is taken all the same; whoever locks one so sees to it that nothing is half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock_folder(root: &Path) -> Result<File, StoreError> {
     let path = root.join("lock");
     let file = fs::OpenOptions::new()
         .create(true)

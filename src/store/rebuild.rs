@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::index::Index;
 use super::layout::{Layout, Reference};
-use super::{ImageKey, NewImage, StoreError, Stored, blobs};
+use super::{ImageKey, NewImage, StoreError, Stored, blobs, finished};
 use crate::image::ImageName;
 use crate::image::{Document, LayerRecord, RECIPE};
 use crate::oci::{Config, Descriptor, Digest, Index as ImageIndex, Manifest};
@@ -21,11 +21,22 @@ pub(super) fn open(root: &Path, layout: &Layout) -> Result<Index, StoreError> {
             Ok::<_, StoreError>(index.is_of(layout.digest())?.then_some(index))
         }));
         match opened {
-            Ok(Ok(Some(index))) => return Ok(index),
+            Ok(Ok(Some(index))) => {
+                finished::recall(root, &index)?;
+                return Ok(index);
+            }
             Ok(Ok(None)) => tracing::info!("the index is not of this index.json: rebuilding it"),
             Ok(Err(error)) => tracing::warn!(%error, "the index is damaged: rebuilding it"),
             Err(_) => tracing::warn!("the index is damaged: rebuilding it"),
         }
+    }
+    anew(root, layout)
+}
+
+/// Makes the index of `layout` anew; whatever stands in its place must be closed, and is set aside.
+pub(super) fn anew(root: &Path, layout: &Layout) -> Result<Index, StoreError> {
+    let folder = root.join("index");
+    if folder.exists() {
         set_aside(root, &folder)?;
     }
     rebuild(root, &folder, layout)
@@ -65,6 +76,7 @@ fn rebuild(root: &Path, folder: &Path, layout: &Layout) -> Result<Index, StoreEr
             ),
         }
     }
+    finished::recall(root, &index)?;
     if let Some(digest) = layout.digest() {
         index.stamp(&digest)?;
     }
@@ -130,7 +142,8 @@ fn records(manifest: &Manifest, config: &Config) -> Vec<LayerRecord> {
         .collect()
 }
 
-fn recipe(descriptor: &Descriptor) -> Option<Digest> {
+/// What a layer was made of.
+pub(super) fn recipe(descriptor: &Descriptor) -> Option<Digest> {
     descriptor.annotations.get(RECIPE)?.parse().ok()
 }
 

@@ -3,18 +3,23 @@
 //! ```text
 //! staging/layer-RECIPE/layer     at its full size from the start; which chunks of it are there, it tells itself (`Plan::read_back`)
 //! staging/order-KEY              a fill that was under way: the next process goes on with it
+//! staging/done-RECIPE            which blob a finished layer is, until an image has it (`finished`)
 //! staging/file-N                 a document about to be renamed into its place
+//! staging/evicted-DIGEST         a blob taken out of its place, about to be deleted
 //! ```
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageKey, StoreError, blobs};
+use super::budget::Room;
+use super::{ImageKey, StoreError, blobs, finished};
 use crate::image::ImageName;
 use crate::layer::{ChunkRef, Plan, Sink};
 use crate::oci::{Digest, Tag};
@@ -24,7 +29,7 @@ use crate::repo::RepoId;
 const PARTS: usize = 16;
 
 /// A layer that nobody went on with for so long is given up.
-const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Where the layer of a recipe is filled.
 fn folder(root: &Path, recipe: &Digest) -> PathBuf {
@@ -39,7 +44,7 @@ pub(super) fn sweep(root: &Path, now: SystemTime) -> Result<(), StoreError> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let path = entry.path();
-        if name.starts_with("order-") {
+        if name.starts_with("order-") || name.starts_with(finished::PREFIX) {
             continue;
         }
         if !name.starts_with("layer-") {
@@ -59,6 +64,23 @@ pub(super) fn sweep(root: &Path, now: SystemTime) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The layers in staging: their recipes and lengths.
+pub(super) fn layers(root: &Path) -> Result<HashMap<Digest, u64>, StoreError> {
+    let mut layers = HashMap::new();
+    for entry in fs::read_dir(root.join("staging")).map_err(StoreError::io("listing staging"))? {
+        let entry = entry.map_err(StoreError::io("listing staging"))?;
+        let name = entry.file_name();
+        let hex = name.to_str().and_then(|n| n.strip_prefix("layer-"));
+        let recipe = hex.and_then(|hex| Digest::from_hex(hex).ok());
+        if let Some(recipe) = recipe
+            && let Ok(file) = fs::metadata(entry.path().join("layer"))
+        {
+            layers.insert(recipe, file.len());
+        }
+    }
+    Ok(layers)
+}
+
 /// Gives up a layer.
 pub(super) fn discard(root: &Path, recipe: &Digest) -> Result<(), StoreError> {
     match fs::remove_dir_all(folder(root, recipe)) {
@@ -73,6 +95,8 @@ pub(super) fn discard(root: &Path, recipe: &Digest) -> Result<(), StoreError> {
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
+    room: Arc<Room>,
+    recipe: Digest,
     folder: PathBuf,
     file: File,
     size: u64,
@@ -82,7 +106,12 @@ pub struct Staging {
 
 impl Staging {
     /// Goes on with the layer of a recipe, or begins it. Only one at a time may be open for a recipe.
-    pub(super) fn open(root: &Path, recipe: &Digest, size: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        root: &Path,
+        room: &Arc<Room>,
+        recipe: &Digest,
+        size: u64,
+    ) -> Result<Self, StoreError> {
         let folder = folder(root, recipe);
         let path = folder.join("layer");
         let found = fs::metadata(&path).is_ok_and(|m| m.len() == size);
@@ -92,17 +121,23 @@ impl Staging {
             begin(&folder, size)
         };
         match opened {
-            Ok(file) => Ok(Self {
-                root: root.to_owned(),
-                folder,
-                file,
-                size,
-                found,
-                kept: false,
-            }),
+            Ok(file) => {
+                room.staged(recipe, size);
+                Ok(Self {
+                    root: root.to_owned(),
+                    room: Arc::clone(room),
+                    recipe: *recipe,
+                    folder,
+                    file,
+                    size,
+                    found,
+                    kept: false,
+                })
+            }
             Err(error) => {
                 // Best effort: what stays is found again, or swept.
                 let _ = fs::remove_dir_all(&folder);
+                room.unstaged(recipe);
                 match StoreError::io("making a staging file")(error) {
                     StoreError::Full { .. } => Err(StoreError::Full {
                         needed: size,
@@ -141,10 +176,12 @@ impl Staging {
     /// Makes the layer a blob: fsync, rename, fsync of the folder.
     pub(super) fn publish(self, digest: &Digest) -> Result<(), StoreError> {
         let place = blobs::place(digest);
-        self.file
-            .sync_all()
-            .and_then(|()| fs::rename(self.folder.join("layer"), self.root.join(&place)))
-            .map_err(StoreError::io(format!("publishing {place}")))?;
+        let done = self.root.join(&place);
+        let fail = || StoreError::io(format!("publishing {place}"));
+        self.file.sync_all().map_err(fail())?;
+        let new = !done.exists();
+        fs::rename(self.folder.join("layer"), done).map_err(fail())?;
+        self.room.sealed(&self.recipe, self.size, new);
         blobs::sync_folder(&self.root)
     }
 }
@@ -162,7 +199,7 @@ fn begin(folder: &Path, size: u64) -> io::Result<File> {
 }
 
 /// Bytes that the disk has left for us; 0 if it does not tell.
-fn free(root: &Path) -> u64 {
+pub(super) fn free(root: &Path) -> u64 {
     rustix::fs::statvfs(root).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
@@ -194,6 +231,7 @@ impl Drop for Staging {
         if let Err(error) = fs::remove_dir_all(&self.folder) {
             tracing::warn!(%error, "a staging folder could not be removed");
         }
+        self.room.unstaged(&self.recipe);
     }
 }
 
@@ -251,6 +289,8 @@ pub struct Order {
     pub repo: RepoId,
     /// The tag under which the image is published.
     pub tag: Tag,
+    /// The recipes of its layers, as soon as they are known: what is there of them is kept for this fill.
+    pub recipes: Vec<Digest>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -260,6 +300,8 @@ struct OrderFile {
     commit: String,
     repo: String,
     tag: String,
+    #[serde(default)]
+    recipes: Vec<Digest>,
 }
 
 fn order_place(key: &ImageKey) -> String {
@@ -275,6 +317,7 @@ pub(super) fn put_order(root: &Path, order: &Order) -> Result<(), StoreError> {
         commit: order.key.commit.to_string(),
         repo: order.repo.to_string(),
         tag: order.tag.to_string(),
+        recipes: order.recipes.clone(),
     };
     let bytes = serde_json::to_vec(&file).map_err(|e| StoreError::Index(e.to_string()))?;
     blobs::replace(root, &order_place(&order.key), &bytes)
@@ -319,5 +362,6 @@ fn parse_order(bytes: &[u8]) -> Option<Order> {
         },
         repo: file.repo.parse().ok()?,
         tag: file.tag.parse().ok()?,
+        recipes: file.recipes,
     })
 }

@@ -82,7 +82,11 @@ fn assert_whole(root: &Path, image: &NewImage, stored: Stored) {
     }
     let recipe = Digest::of(b"recipe layer one");
     assert_eq!(
-        store.layer(&recipe).expect("an index").as_ref(),
+        store
+            .layer(&recipe)
+            .expect("an index")
+            .map(|(record, _)| record)
+            .as_ref(),
         Some(&image.layers[0])
     );
     assert_eq!(store.catalog().expect("names"), ["org/model"]);
@@ -101,6 +105,33 @@ fn a_deleted_index_is_rebuilt() {
     let (image, stored) = publish(root.path());
     fs::remove_dir_all(root.path().join("index")).expect("removed");
     assert_whole(root.path(), &image, stored);
+}
+
+#[test]
+fn a_finished_layer_outlives_the_index_before_an_image_has_it() {
+    let root = tempfile::tempdir().expect("a folder");
+    let root = root.path();
+    let record = layer(&Store::open(root).expect("a store"), b"layer one");
+    let recipe = Digest::of(b"recipe layer one");
+    fs::remove_dir_all(root.join("index")).expect("removed");
+    let store = Store::open(root).expect("a store");
+    store
+        .collect(&Sweep::GENTLE, &mut || true)
+        .expect("collected");
+    let known = store.layer(&recipe).expect("an index");
+    assert_eq!(known.map(|(record, _)| record), Some(record));
+    let staged = || {
+        fs::read_dir(root.join("staging"))
+            .expect("a folder")
+            .count()
+    };
+    assert_eq!(staged(), 1);
+    // From here on its image tells of it.
+    let image = image(&store, COMMIT, b"layer one");
+    store
+        .publish_image(&image, &tag("main"), now())
+        .expect("published");
+    assert_eq!(staged(), 0);
 }
 
 #[test]

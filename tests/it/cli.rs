@@ -252,3 +252,14 @@ fn an_address_that_others_reach_is_warned_of() {
         assert!(!lines[1].contains('\u{1b}'), "{lines:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_log_nobody_reads_serves_and_stops() {
+    let hub = crate::harness::demo().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = crate::binary::Server::start_unread(folder.path(), &hub);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let answer = reqwest::get(format!("{}/v2/org/demo/manifests/main", server.url)).await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+    server.stop();
+}

@@ -119,6 +119,7 @@ fn what_the_example_has_in_comments_can_be_used() {
     let settings = resolve(&[], &[("HF_TOKEN", "hf_x")], Some(&text)).expect("settings");
     assert_eq!(settings.data_dir, Path::new("/var/lib/hf-oci"));
     assert_eq!(settings.fill.layers, 4);
+    assert_eq!(settings.cache.max_size, Some(500 << 30));
 }
 
 #[test]

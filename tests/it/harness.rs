@@ -12,7 +12,7 @@ use hf_oci::hub::{Credentials, Endpoint, HubClient, HubSettings, Offline, Token,
 use hf_oci::oci::{Config, Descriptor, Digest, Index, Manifest};
 use hf_oci::registry::{Registry, RegistrySettings};
 use hf_oci::server::{self, ServerSettings, Shutdown};
-use hf_oci::store::Store;
+use hf_oci::store::{Limits, Store};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::task::JoinHandle;
@@ -34,6 +34,8 @@ pub struct Setup {
     pub offline: bool,
     /// Who is let in; everybody, if nothing is said.
     pub gate: Option<GateSettings>,
+    /// How much room the cache may take.
+    pub limits: Limits,
 }
 
 impl Default for Setup {
@@ -49,6 +51,7 @@ impl Default for Setup {
             connections: 64,
             offline: false,
             gate: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -56,6 +59,7 @@ impl Default for Setup {
 /// A running proxy. Its data folder goes with it, unless it is kept for the next one.
 pub struct Proxy {
     pub images: Arc<Images>,
+    pub store: Arc<Store>,
     base: String,
     client: reqwest::Client,
     folder: Folder,
@@ -113,12 +117,12 @@ impl Proxy {
             Folder::Own(folder) => folder.path().to_owned(),
             Folder::Given(folder) => folder.clone(),
         };
-        let store = Arc::new(Store::open(&data).expect("a store"));
+        let store = Arc::new(Store::open_with(&data, setup.limits).expect("a store"));
         let gate = setup.gate.map(|gate| {
             Gate::new(gate, upstream.clone(), credentials, store.clone()).expect("a gate")
         });
         let images = Arc::new(Images::new(upstream, Arc::clone(&store), setup.fill));
-        let registry = Registry::new(Arc::clone(&images), store, setup.registry);
+        let registry = Registry::new(Arc::clone(&images), Arc::clone(&store), setup.registry);
         let registry = Arc::new(match gate {
             Some(gate) => registry.behind(gate),
             None => registry,
@@ -138,6 +142,7 @@ impl Proxy {
         ));
         Self {
             images,
+            store,
             base,
             client: http(),
             folder,

@@ -3,17 +3,21 @@
 #[path = "../hub/mod.rs"]
 mod hub;
 
+mod binary;
 mod harness;
 
 mod access;
 mod bad_input;
 mod cli;
 mod cold;
+mod commands;
 mod config;
 mod crash;
 mod data_folder;
 mod determinism;
+mod disk_full;
 mod docs;
+mod eviction;
 mod faults;
 mod freshness;
 mod hub_client;

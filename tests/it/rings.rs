@@ -17,6 +17,7 @@ const ORDER: &[&[&str]] = &[
     &["auth"],
     &["server"],
     &["registry"],
+    &["control"],
     &["config"],
     &["telemetry"],
     &["cli"],

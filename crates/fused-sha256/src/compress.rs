@@ -87,8 +87,10 @@ pub fn with_backend<T>(backend: Backend, work: impl FnOnce() -> T) -> T {
 }
 
 /// Compresses the same `blocks` into each of `shared`, and as many others into the state of `own`, if given.
-pub(crate) fn run<const N: usize>(
-    shared: &mut [&mut State; N],
+///
+/// Not generic, so that it is compiled as this crate is, however its users are.
+pub(crate) fn run(
+    shared: &mut [&mut State],
     blocks: &[Block],
     own: Option<(&mut State, &[Block])>,
 ) {
@@ -108,11 +110,7 @@ pub(crate) fn run<const N: usize>(
 /// Blocks that stay in the first cache from one digest to the next.
 const CACHED: usize = 256;
 
-fn portable<const N: usize>(
-    shared: &mut [&mut State; N],
-    blocks: &[Block],
-    own: Option<(&mut State, &[Block])>,
-) {
+fn portable(shared: &mut [&mut State], blocks: &[Block], own: Option<(&mut State, &[Block])>) {
     for some in blocks.chunks(CACHED) {
         for state in shared.iter_mut() {
             sha2::block_api::compress256(&mut state.0, some);

@@ -23,14 +23,33 @@ pub(crate) fn available() -> bool {
 ///
 /// # Panics
 /// If `own` has another number of blocks beside shared ones, or the machine has not what is needed.
-pub(crate) fn run<const N: usize>(
-    shared: &mut [&mut State; N],
+pub(crate) fn run(
+    shared: &mut [&mut State],
     blocks: &[Block],
     own: Option<(&mut State, &[Block])>,
 ) {
     assert!(available(), "no SHA extensions");
+    if let Ok(none) = shared.try_into() {
+        few::<0>(none, blocks, own);
+    } else if let Ok(one) = shared.try_into() {
+        few::<1>(one, blocks, own);
+    } else if let Ok(two) = shared.try_into() {
+        few::<2>(two, blocks, own);
+    } else if let Some((three, more)) = shared.split_first_chunk_mut() {
+        few::<3>(three, blocks, own);
+        if !more.is_empty() {
+            run(more, blocks, None);
+        }
+    }
+}
+
+fn few<const N: usize>(
+    shared: &mut [&mut State; N],
+    blocks: &[Block],
+    own: Option<(&mut State, &[Block])>,
+) {
     #[expect(unsafe_code)]
-    // SAFETY: the features that the functions are compiled for were just found.
+    // SAFETY: the caller has found the features that the functions are compiled for.
     unsafe {
         match own {
             Some((state, theirs)) => interleaved::<N, true>(shared, blocks, state, theirs),

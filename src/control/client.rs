@@ -1,0 +1,49 @@
+//! Asking a running server.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::server::with_short_path;
+use super::{Event, MAX_LINE, Request, SOCKET};
+
+/// Why a server did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// No server listens in this folder.
+    #[error("no server listens in this folder")]
+    Nobody,
+    /// It listens, and the asking or answering failed.
+    #[error("the running server does not answer: {0}")]
+    Broken(#[from] io::Error),
+    /// It ended before it was done.
+    #[error("the running server stopped before it was done")]
+    Stopped,
+}
+
+/// Asks the server of a data folder, and passes on what becomes of it; the last event is final. Blocks for as long as it takes.
+pub fn ask(data: &Path, request: &Request, each: &mut dyn FnMut(Event)) -> Result<(), AskError> {
+    let connected = with_short_path(data, SOCKET, |path| UnixStream::connect(path));
+    let mut stream = connected.map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => AskError::Nobody,
+        _ => error.into(),
+    })?;
+    let mut line = serde_json::to_vec(request).map_err(io::Error::from)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Err(AskError::Stopped);
+        }
+        let event: Event = serde_json::from_slice(&line).map_err(io::Error::from)?;
+        let last = event.is_final();
+        each(event);
+        if last {
+            return Ok(());
+        }
+    }
+}
