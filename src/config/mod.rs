@@ -243,13 +243,17 @@ fn between(least: usize, most: usize) -> impl FnOnce(&Count) -> Result<(), Strin
     }
 }
 
-/// Who may pull. A file of users is wanted for the mode that has users, and does no harm in another.
+/// Who may pull. A file of users is wanted for the mode that has users; with another, its owner takes a server for closed that is not.
 fn auth(sources: &Sources) -> Result<Auth, ConfigError> {
     let mode = required(sources, "auth.mode", |_| Ok(()))?;
     let users = file(sources, "auth.htpasswd_file")?;
     let mode = match (mode, users) {
-        (Mode::None, _) => AuthMode::None,
-        (Mode::HuggingFace, _) => AuthMode::HuggingFace,
+        (Mode::None, None) => AuthMode::None,
+        (Mode::HuggingFace, None) => AuthMode::HuggingFace,
+        (Mode::None | Mode::HuggingFace, Some((place, _))) => {
+            let why = "auth.mode is not htpasswd, so these users would not count; set it, or leave the file out";
+            return Err(ConfigError::new(place, why));
+        }
         (Mode::Htpasswd, Some((_, users))) => AuthMode::Htpasswd(users),
         (Mode::Htpasswd, None) => {
             let place = sources.find("auth.mode")?.map(|(place, _)| place);

@@ -116,6 +116,7 @@ fn what_the_example_has_in_comments_can_be_used() {
         text.push('\n');
     }
     let text = text.replace("/run/secrets/hf-token", "DIR-DOES-NOT-EXIST");
+    let text = text.replace("mode = \"none\"", "mode = \"htpasswd\"");
     let settings = resolve(&[], &[("HF_TOKEN", "hf_x")], Some(&text)).expect("settings");
     assert_eq!(settings.data_dir, Path::new("/var/lib/hf-oci"));
     assert_eq!(settings.fill.layers, 4);
@@ -248,6 +249,8 @@ fn a_mode_with_users_wants_their_file() {
         "{wrong}"
     );
     let file = ("HF_OCI_AUTH_HTPASSWD_FILE", "/users");
+    let open = error(&[], &[file], None);
+    assert!(open.contains("auth.mode is not htpasswd"), "{open}");
     let settings = resolve(&[("auth.mode", "htpasswd")], &[file], None).expect("settings");
     assert_eq!(settings.auth.mode, AuthMode::Htpasswd("/users".into()));
     assert_eq!(settings.auth.ttl, Duration::from_secs(300));
