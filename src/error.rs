@@ -29,6 +29,8 @@ pub enum Kind {
     TooManyRequests(Option<Duration>),
     /// The upstream is broken or gave wrong bytes.
     BadGateway,
+    /// The upstream does not know the credential that it was asked with.
+    TokenRefused,
     /// The upstream is too slow.
     GatewayTimeout,
     /// It is not here, and the server is offline.
@@ -70,8 +72,7 @@ impl From<UpstreamError> for Error {
             UpstreamError::RevisionUnknown { .. } | UpstreamError::FileUnknown { .. } => {
                 Kind::ManifestUnknown
             }
-            // The caller's credentials are not in question: it is the server's own token that failed.
-            UpstreamError::BadToken(_) => Kind::BadGateway,
+            UpstreamError::BadToken(_) => Kind::TokenRefused,
             UpstreamError::Gated(_) | UpstreamError::Disabled(_) => Kind::Denied,
             UpstreamError::RateLimited { retry_after } => Kind::TooManyRequests(*retry_after),
             UpstreamError::Unavailable(_) | UpstreamError::Broken(_) => Kind::BadGateway,

@@ -5,8 +5,10 @@
 //! * pure: [`oci`], [`repo`], [`layer`], [`image`] (no runtime, file or socket)
 //! * effects: [`hub`] (where files come from), [`store`] (the OCI image layout on disk)
 //! * work: [`fill`] (reference to image; the cold path, read from top to bottom)
+//! * [`auth`]: who asks, and what they may read
 //! * edges: [`registry`] (HTTP `/v2`), [`server`], [`control`] (operators), [`cli`], [`config`], [`telemetry`]
 
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -3,6 +3,7 @@
 mod cert;
 mod failure;
 mod flags;
+mod gate;
 mod gc;
 mod health;
 mod manage;

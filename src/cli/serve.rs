@@ -11,10 +11,11 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::flags::SettingFlags;
+use super::gate::{self, Origin};
 use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
 use crate::control::{Context, Control};
 use crate::fill::{FillSettings, Images, Upkeep};
-use crate::hub::{HubClient, HubSettings, Offline, Upstream};
+use crate::hub::HubSettings;
 use crate::registry::{Registry, RegistrySettings};
 use crate::server::{self, ServerSettings, Shutdown, Tls};
 use crate::store::{Limits, Store, StoreError};
@@ -62,13 +63,15 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let tls = load_tls(&settings).await?;
     let shutdown = Shutdown::on_signals()
         .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
-    let upstream = upstream(&settings)?;
+    let origin = Origin::of(&settings, hub_settings(&settings))?;
     let store = open_store(&settings).await?;
+    let gate = gate::gate(&settings, address, &origin, &store).await?;
     let upkeep = Upkeep::start(Arc::clone(&store), Upkeep::EVERY);
-    let images = Images::new(upstream, Arc::clone(&store), fill_settings(&settings));
+    let images = Images::new(origin.own, Arc::clone(&store), fill_settings(&settings));
     let images = Arc::new(images);
     let control = control(&settings, &store, &images);
     let registry = Registry::new(Arc::clone(&images), store, registry_settings(&settings));
+    let registry = registry.behind(gate);
 
     announce(&settings, address);
     // Offline they could only fail, and would be forgotten.
@@ -88,16 +91,6 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     upkeep.stop().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Where files come from: the Hub's client, or nobody.
-fn upstream(settings: &Settings) -> Result<Arc<dyn Upstream>, Failure> {
-    if settings.offline {
-        return Ok(Arc::new(Offline));
-    }
-    let hub = HubClient::new(hub_settings(settings))
-        .map_err(|error| Failure::new("cannot reach the upstream").from(error))?;
-    Ok(Arc::new(hub))
 }
 
 /// The socket for operators' commands; the server is of use without it too.
@@ -286,17 +279,8 @@ fn announce(settings: &Settings, address: SocketAddr) {
     // Nobody reads it if stderr is closed; that is no reason not to serve.
     let _ = writeln!(std::io::stderr(), "{line}");
 
+    gate::warn(settings, address);
     let upstream = &settings.upstream;
-    if !address.ip().is_loopback() {
-        match upstream.token {
-            Some(_) => tracing::warn!(
-                "whoever reaches {address} can pull everything that the server's Hub token can read"
-            ),
-            None => tracing::warn!(
-                "whoever reaches {address} can pull every public repository through this server, onto its disk"
-            ),
-        }
-    }
     if upstream.token.is_some() && in_the_clear(&upstream.url.to_string()) {
         tracing::warn!("the Hub token goes to {} unencrypted", upstream.url);
     }

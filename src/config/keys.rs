@@ -3,6 +3,9 @@
 /// The [`Key::value`] of settings that are on or off: their flags may stand without a value.
 pub const SWITCH: &str = "BOOL";
 
+/// The [`Key::value`] of settings that are lists: arrays in the file, with commas between elsewhere.
+pub const LIST: &str = "LIST";
+
 /// A setting, as the command line, the environment and the file name it.
 #[derive(Debug)]
 pub struct Key {
@@ -28,6 +31,8 @@ pub const KEYS: &[Key] = &[
           help: "Address that the registry is served on" },
     Key { path: "data_dir", flag: "data-dir", env: &["HF_OCI_DATA_DIR"], value: "DIR", default: None,
           help: "Folder of the cache, an OCI image layout [default: hf-oci in the platform's data folder]" },
+    Key { path: "public_url", flag: "public-url", env: &["HF_OCI_PUBLIC_URL"], value: "URL", default: None,
+          help: "Address by which clients reach the server, for logins [default: the one that each request comes by]" },
     Key { path: "tag_ttl", flag: "tag-ttl", env: &["HF_OCI_TAG_TTL"], value: "TIME", default: Some("5m"),
           help: "How long a branch or tag is believed before the upstream is asked again" },
     Key { path: "offline", flag: "offline", env: &["HF_OCI_OFFLINE", "HF_HUB_OFFLINE"], value: SWITCH, default: Some("false"),
@@ -44,6 +49,18 @@ pub const KEYS: &[Key] = &[
           help: "How long a connection to the upstream may take to open" },
     Key { path: "upstream.stall_timeout", flag: "upstream-stall-timeout", env: &["HF_OCI_UPSTREAM_STALL_TIMEOUT"], value: "TIME", default: Some("30s"),
           help: "How long the upstream may send nothing before the request is tried again" },
+    Key { path: "upstream.share_private", flag: "upstream-share-private", env: &["HF_OCI_UPSTREAM_SHARE_PRIVATE"], value: SWITCH, default: Some("false"),
+          help: "Without logins, serve what the server's Hub token opens to whoever reaches the server" },
+    Key { path: "auth.mode", flag: "auth-mode", env: &["HF_OCI_AUTH_MODE"], value: "MODE", default: Some("none"),
+          help: "Who may pull: none (whoever reaches the server), htpasswd (users of a file) or huggingface (each with a Hub token)" },
+    Key { path: "auth.htpasswd_file", flag: "auth-htpasswd-file", env: &["HF_OCI_AUTH_HTPASSWD_FILE"], value: "FILE", default: None,
+          help: "Names and bcrypt hashes (htpasswd -B) for the mode htpasswd; read again when it changes" },
+    Key { path: "auth.ttl", flag: "auth-ttl", env: &["HF_OCI_AUTH_TTL"], value: "TIME", default: Some("5m"),
+          help: "How long the Hub's word on who may read what is believed" },
+    Key { path: "repositories.allow", flag: "repositories-allow", env: &["HF_OCI_REPOSITORIES_ALLOW"], value: LIST, default: None,
+          help: "Serve only these repositories, such as org/*,datasets/** [default: all]" },
+    Key { path: "repositories.deny", flag: "repositories-deny", env: &["HF_OCI_REPOSITORIES_DENY"], value: LIST, default: None,
+          help: "Never serve these, whatever is allowed" },
     Key { path: "cache.max_size", flag: "cache-max-size", env: &["HF_OCI_CACHE_MAX_SIZE"], value: "SIZE", default: None,
           help: "The most that the cache takes; what was not used for longest goes first [default: what cache.min_free leaves]" },
     Key { path: "cache.min_free", flag: "cache-min-free", env: &["HF_OCI_CACHE_MIN_FREE"], value: "SIZE|N%", default: Some("5%"),

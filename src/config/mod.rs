@@ -3,6 +3,7 @@
 //! [`KEYS`] is the table of all of them, [`Sources`] finds the value that counts, and [`Settings::resolve`] reads and checks each.
 //! Every error says which place is wrong and what is expected there.
 
+mod access;
 mod keys;
 mod source;
 mod token;
@@ -14,14 +15,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use keys::{KEYS, Key, SWITCH};
+pub use keys::{KEYS, Key, LIST, SWITCH};
 pub use source::{ConfigError, Environment, Flags, Place, Sources};
 pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 
+use crate::auth::Rules;
 use crate::hub::{Endpoint, Token};
 use crate::image::Layout;
 use crate::store::Limits;
 
+use access::{Globs, Mode, PublicUrl};
 use value::{Count, Share, Switch, Time};
 
 /// All settings, checked.
@@ -31,6 +34,8 @@ pub struct Settings {
     pub listen: Listen,
     /// The data directory.
     pub data_dir: PathBuf,
+    /// The address by which clients reach the server, if it is not the one that they ask by; without a slash at its end.
+    pub public_url: Option<String>,
     /// How long a branch or tag is believed before the upstream is asked again.
     pub tag_ttl: Duration,
     /// Whether the upstream is never asked.
@@ -41,6 +46,10 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Where files come from.
     pub upstream: Upstream,
+    /// Who may pull.
+    pub auth: Auth,
+    /// Which repositories are served.
+    pub repositories: Rules,
     /// How much room the cache may take.
     pub cache: Limits,
     /// How images are filled.
@@ -73,6 +82,28 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How long nothing may arrive.
     pub stall_timeout: Duration,
+    /// Whether, without logins, everybody may have what the token opens.
+    pub share_private: bool,
+}
+
+/// Who may pull.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// How they show it.
+    pub mode: AuthMode,
+    /// How long the upstream's word on who may read what is believed; never zero.
+    pub ttl: Duration,
+}
+
+/// How clients show that they may pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Not at all.
+    None,
+    /// As one of the users of this file.
+    Htpasswd(PathBuf),
+    /// With a Hub token.
+    HuggingFace,
 }
 
 /// How images are filled.
@@ -120,6 +151,10 @@ impl Settings {
         Ok(Self {
             listen: listen(sources)?,
             data_dir: data_dir(sources)?,
+            public_url: {
+                let url: Option<PublicUrl> = sources.get("public_url", |_| Ok(()))?;
+                url.map(|PublicUrl(url)| url)
+            },
             tag_ttl: time(sources, "tag_ttl", Duration::ZERO)?,
             offline: required(sources, "offline", |_: &Switch| Ok(()))?.0,
             log: required(sources, "log", |_| Ok(()))?,
@@ -129,6 +164,12 @@ impl Settings {
                 token: token::find(sources)?,
                 connect_timeout: time(sources, "upstream.connect_timeout", SHORTEST)?,
                 stall_timeout: time(sources, "upstream.stall_timeout", SHORTEST)?,
+                share_private: required(sources, "upstream.share_private", |_: &Switch| Ok(()))?.0,
+            },
+            auth: auth(sources)?,
+            repositories: Rules {
+                allow: globs(sources, "repositories.allow")?,
+                deny: globs(sources, "repositories.deny")?,
             },
             cache: Limits {
                 max_size: sources
@@ -200,6 +241,36 @@ fn between(least: usize, most: usize) -> impl FnOnce(&Count) -> Result<(), Strin
         true => Ok(()),
         false => Err(format!("{value} is not between {least} and {most}")),
     }
+}
+
+/// Who may pull. A file of users is wanted for the mode that has users; with another, its owner takes a server for closed that is not.
+fn auth(sources: &Sources) -> Result<Auth, ConfigError> {
+    let mode = required(sources, "auth.mode", |_| Ok(()))?;
+    let users = file(sources, "auth.htpasswd_file")?;
+    let mode = match (mode, users) {
+        (Mode::None, None) => AuthMode::None,
+        (Mode::HuggingFace, None) => AuthMode::HuggingFace,
+        (Mode::None | Mode::HuggingFace, Some((place, _))) => {
+            let why = "auth.mode is not htpasswd, so these users would not count; set it, or leave the file out";
+            return Err(ConfigError::new(place, why));
+        }
+        (Mode::Htpasswd, Some((_, users))) => AuthMode::Htpasswd(users),
+        (Mode::Htpasswd, None) => {
+            let place = sources.find("auth.mode")?.map(|(place, _)| place);
+            let place = place.unwrap_or(Place::Default("auth.mode"));
+            let why = "auth.htpasswd_file is missing: the mode htpasswd wants a file of users (htpasswd -B)";
+            return Err(ConfigError::new(place, why));
+        }
+    };
+    Ok(Auth {
+        mode,
+        ttl: time(sources, "auth.ttl", SHORTEST)?,
+    })
+}
+
+fn globs(sources: &Sources, path: &'static str) -> Result<Vec<crate::auth::Glob>, ConfigError> {
+    let globs: Option<Globs> = sources.get(path, |_| Ok(()))?;
+    Ok(globs.map_or_else(Vec::new, |Globs(globs)| globs))
 }
 
 /// The TLS files: both, or none.

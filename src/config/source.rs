@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, KEYS, Key};
+use super::keys::{self, KEYS, Key, LIST};
 use super::value::ValueError;
 
 /// Settings given as flags: by [`Key::path`], as they were written.
@@ -284,17 +284,24 @@ impl File {
             let line = line_of(text, name.span().start);
             let section = format!("{path}.");
             let is_section = KEYS.iter().any(|key| key.path.starts_with(&section));
-            let scalar = match value.get_ref() {
+            let value = match value.get_ref() {
                 DeValue::Table(inner) if is_section => {
                     self.take(text, inner, &section)?;
                     continue;
                 }
-                value => scalar(value),
+                value => value,
             };
             let key = keys::find(&path).ok_or_else(|| {
                 ConfigError::new(self.place(line, &path), unknown_key(&path, is_section))
             })?;
-            let value = scalar.map_err(|why| ConfigError::new(self.place(line, &path), why))?;
+            let value = match value {
+                DeValue::Array(values) if key.value == LIST => {
+                    let values = values.iter().map(|value| scalar(value.get_ref()));
+                    values.collect::<Result<Vec<_>, _>>().map(|v| v.join(","))
+                }
+                value => scalar(value),
+            };
+            let value = value.map_err(|why| ConfigError::new(self.place(line, &path), why))?;
             self.values.insert(key.path, (line, value));
         }
         Ok(())

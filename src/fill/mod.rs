@@ -4,6 +4,7 @@
 //! a flight ([`flight`]); the flight fills an image ([`image`]) layer by layer ([`layer`]); a layer's bytes come through a window of
 //! parallel reads ([`window`]) whose buffers are bounded for all fills together ([`memory`]).
 
+mod asker;
 mod flight;
 mod image;
 mod layer;
@@ -27,6 +28,7 @@ use crate::oci::{Digest, Tag, spell_tag};
 use crate::repo::Commit;
 use crate::store::{ImageKey, Order, Reference, Store, StoreError, Stored};
 
+pub use asker::{Admits, Asker, Credential};
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
 pub use progress::Progress;
@@ -109,15 +111,16 @@ impl Found {
 }
 
 /// What every part of a fill works with.
+#[derive(Clone)]
 struct Shared {
     upstream: Arc<dyn Upstream>,
     store: Arc<Store>,
     settings: FillSettings,
     memory: memory::Memory,
-    recipes: layer::Recipes,
+    recipes: Arc<layer::Recipes>,
     /// Bounds the threads that write layers, well below what the runtime has: a layer takes memory only when it has one.
     writers: Arc<Semaphore>,
-    outcomes: Outcomes,
+    outcomes: Arc<Outcomes>,
 }
 
 /// Finds images, and fills what is missing. One fill per image, detached from the requests that wait for it.
@@ -132,9 +135,9 @@ impl Images {
     pub fn new(upstream: Arc<dyn Upstream>, store: Arc<Store>, settings: FillSettings) -> Self {
         let shared = Arc::new(Shared {
             memory: memory::Memory::new(settings.memory.max(FillSettings::MIN_MEMORY)),
-            recipes: layer::Recipes::default(),
+            recipes: Arc::default(),
             writers: Arc::new(Semaphore::new(WRITERS)),
-            outcomes: Outcomes::default(),
+            outcomes: Arc::default(),
             upstream,
             store,
             settings,
@@ -146,13 +149,18 @@ impl Images {
         }
     }
 
-    /// Which image `name` and `tag` mean now, and where it stands. Starts the fill if nobody has.
+    /// Who asks with the server's own credentials, and may have everything that these open.
+    pub fn own(&self) -> Asker {
+        Asker::trusted(Arc::clone(&self.shared.upstream))
+    }
+
+    /// Which image `name` and `tag` mean now, and where it stands. Starts the fill, with the credentials of `asker`, if nobody has.
     ///
     /// Real failures (unknown repository or revision, gated content) come from here or, as far as they need the listing (a selection
     /// that matches nothing, content that no image can hold), from [`Flight::done`] within the first moments.
     /// Dropping the future changes nothing for others.
-    pub async fn find(&self, name: &ImageName, tag: &Tag) -> Result<Found, Error> {
-        let found = self.look(name, tag).await?;
+    pub async fn find(&self, asker: &Asker, name: &ImageName, tag: &Tag) -> Result<Found, Error> {
+        let found = self.look(asker, name, tag).await?;
         self.shared.outcomes.count(found.outcome());
         Ok(found)
     }
@@ -162,7 +170,7 @@ impl Images {
         &self.shared.outcomes
     }
 
-    async fn look(&self, name: &ImageName, tag: &Tag) -> Result<Found, Error> {
+    async fn look(&self, asker: &Asker, name: &ImageName, tag: &Tag) -> Result<Found, Error> {
         let key = |commit| ImageKey {
             name: name.clone(),
             layout: self.shared.settings.layout,
@@ -173,7 +181,8 @@ impl Images {
         {
             return Ok(Found::Ready(stored.into(), Outcome::Hit));
         }
-        let (head, outcome) = self.heads.head(name, tag).await?;
+        let (head, outcome) = self.heads.head(asker, name, tag).await?;
+        self.admit(asker, name, &head).await?;
         let key = key(head.commit);
         if let Some(stored) = self.stored(&key).await? {
             if head.outage.is_none() {
@@ -188,7 +197,7 @@ impl Images {
             return Err(outage);
         }
         if head.gated {
-            self.shared.upstream.access(&head.repo).await?;
+            asker.upstream.access(&head.repo).await?;
         }
         let tag = &head.noted(tag);
         let order = Order {
@@ -197,14 +206,16 @@ impl Images {
             tag: tag.clone(),
             recipes: Vec::new(),
         };
-        let (flight, outcome) = self.flights.join(&self.shared, order)?;
+        let shared = self.shared.on_behalf(asker);
+        let (flight, outcome) = self.flights.join(&shared, order)?;
         Ok(Found::Filling(flight, outcome))
     }
 
     /// The tags of a repository: the upstream's branches and tags, spelled as tags, sorted by bytes, each once. If the upstream does not
     /// answer, the tags of what is cached.
-    pub async fn tags(&self, name: &ImageName) -> Result<Vec<String>, Error> {
-        match self.shared.upstream.refs(name.repo()).await {
+    pub async fn tags(&self, asker: &Asker, name: &ImageName) -> Result<Vec<String>, Error> {
+        self.admit_all(asker, name).await?;
+        match asker.upstream.refs(name.repo()).await {
             Ok(refs) => {
                 let names = refs.branches.iter().chain(&refs.tags);
                 let mut tags: Vec<String> = names
@@ -299,6 +310,44 @@ impl Images {
         self.shared.with_store(look).await
     }
 
+    /// Refuses what the asker may not have, and notes who may read the repository, if that is news.
+    async fn admit(
+        &self,
+        asker: &Asker,
+        name: &ImageName,
+        head: &resolve::Head,
+    ) -> Result<(), Error> {
+        let (repo, visibility) = (name.repo(), head.visibility);
+        // Whether something is public is not to be learned with a credential that sees more than everybody.
+        let told = head.outage.is_none() && !(asker.has_credential() && visibility.is_public());
+        if told && self.shared.store.visibility(repo) != Some(visibility) {
+            let asked = repo.clone();
+            let noted = self
+                .shared
+                .with_store(move |store| store.note_visibility(&asked, visibility));
+            if let Err(error) = noted.await {
+                tracing::warn!(%repo, %error, "who may read a repository could not be noted");
+            }
+        }
+        asker.admits(&head.repo, visibility)
+    }
+
+    /// Refuses what the asker may not have, where no tag is asked for. During an outage only what is cached is at stake, for which the
+    /// asker was let in already.
+    async fn admit_all(&self, asker: &Asker, name: &ImageName) -> Result<(), Error> {
+        let Ok(latest) = "latest".parse() else {
+            return Ok(());
+        };
+        if asker.is_trusted() {
+            return Ok(());
+        }
+        match self.heads.head(asker, name, &latest).await {
+            Ok((head, _)) => self.admit(asker, name, &head).await,
+            Err(error) if resolve::is_outage(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Remembers what a tag means, if that is news.
     async fn note_tag(
         &self,
@@ -316,6 +365,14 @@ impl Images {
 }
 
 impl Shared {
+    /// The same, for a fill that asks the upstream with the asker's credentials.
+    fn on_behalf(&self, asker: &Asker) -> Arc<Self> {
+        Arc::new(Self {
+            upstream: Arc::clone(&asker.upstream),
+            ..self.clone()
+        })
+    }
+
     /// Runs a call of the store where it may block.
     async fn with_store<T: Send + 'static>(
         &self,

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::future::Cache;
 
-use super::{Outcome, Shared};
+use super::{Asker, Credential, Outcome, Shared};
 use crate::error::{Error, Kind};
 use crate::hub::{Refs, Resolved, UpstreamError};
 use crate::image::ImageName;
 use crate::oci::Tag;
-use crate::repo::{Commit, RepoId};
+use crate::repo::{Commit, RepoId, Visibility};
 
 /// How long a stale answer is given before the upstream is tried again.
 const STALE: Duration = Duration::from_secs(30);
@@ -37,6 +37,8 @@ pub(super) struct Head {
     pub commit: Commit,
     /// Whether the content is only for those whom the owner let in.
     pub gated: bool,
+    /// Who may read it; during an outage, who might when that was last known.
+    pub visibility: Visibility,
     /// Why the upstream was not heard, if this is only what was known before.
     pub outage: Option<Error>,
     /// Whether it can never mean another commit.
@@ -55,10 +57,13 @@ impl Head {
 
 type Answer = Result<Head, Error>;
 
+/// What is asked, and with which credential: an answer is for those who ask with the same.
+type Question = (Option<Credential>, ImageName, Tag);
+
 /// What tags mean, remembered.
 pub(super) struct Heads {
     shared: Arc<Shared>,
-    cache: Cache<(ImageName, Tag), Answer>,
+    cache: Cache<Question, Answer>,
 }
 
 /// Tags for their time to live, commits for long, "no" for seconds, failures not at all.
@@ -66,13 +71,8 @@ struct Ttl {
     tag: Duration,
 }
 
-impl Expiry<(ImageName, Tag), Answer> for Ttl {
-    fn expire_after_create(
-        &self,
-        _: &(ImageName, Tag),
-        answer: &Answer,
-        _: Instant,
-    ) -> Option<Duration> {
+impl Expiry<Question, Answer> for Ttl {
+    fn expire_after_create(&self, _: &Question, answer: &Answer, _: Instant) -> Option<Duration> {
         Some(match answer {
             Ok(head) if head.outage.is_some() => STALE.min(self.tag),
             Ok(head) if head.fixed => COMMIT,
@@ -102,12 +102,22 @@ impl Heads {
     }
 
     /// What `tag` of `name` means. Requests that ask the same at once are one question to the upstream.
-    pub(super) async fn head(&self, name: &ImageName, tag: &Tag) -> Result<(Head, Outcome), Error> {
-        let key = (name.clone(), tag.clone());
+    pub(super) async fn head(
+        &self,
+        asker: &Asker,
+        name: &ImageName,
+        tag: &Tag,
+    ) -> Result<(Head, Outcome), Error> {
+        let key = (asker.credential, name.clone(), tag.clone());
         let entry = self
             .cache
             .entry(key)
-            .or_insert_with(ask(Arc::clone(&self.shared), name.clone(), tag.clone()))
+            .or_insert_with(ask(
+                self.shared.on_behalf(asker),
+                asker.has_credential(),
+                name.clone(),
+                tag.clone(),
+            ))
             .await;
         let fresh = entry.is_fresh();
         let head = entry.into_value()?;
@@ -120,8 +130,8 @@ impl Heads {
     }
 }
 
-/// Asks the upstream, or lets the last known image stand in.
-async fn ask(shared: Arc<Shared>, name: ImageName, tag: Tag) -> Answer {
+/// Asks the upstream, or lets the last known image stand in. `personal`: with a credential that is not the server's.
+async fn ask(shared: Arc<Shared>, personal: bool, name: ImageName, tag: Tag) -> Answer {
     let known = shared.store.reference(&name, &tag);
     let asked = meaning(&shared, &name, &tag);
     let Some(known) = known else {
@@ -132,7 +142,10 @@ async fn ask(shared: Arc<Shared>, name: ImageName, tag: Tag) -> Answer {
     };
     let limit = shared.settings.revalidate;
     let outage = match tokio::time::timeout(limit, asked).await {
-        Ok(Err(error)) if is_outage(&error) => error,
+        // That the server's own token is refused is the server's trouble; that a client's is, is the client's.
+        Ok(Err(error)) if is_outage(&error) || (error.kind == Kind::TokenRefused && !personal) => {
+            error
+        }
         Ok(answer) => return answer,
         Err(_) => Error::new(
             Kind::GatewayTimeout,
@@ -150,12 +163,19 @@ async fn ask(shared: Arc<Shared>, name: ImageName, tag: Tag) -> Answer {
         repo: known.repo,
         commit: known.commit,
         gated: false,
+        visibility: last_known(&shared, &name),
         outage: Some(outage),
         fixed: false,
     })
 }
 
-const fn is_outage(error: &Error) -> bool {
+/// Who might read a repository when that was last known. What is not known is private.
+fn last_known(shared: &Shared, name: &ImageName) -> Visibility {
+    let known = shared.store.visibility(name.repo());
+    known.unwrap_or(Visibility::Private)
+}
+
+pub(super) const fn is_outage(error: &Error) -> bool {
     matches!(
         error.kind,
         Kind::BadGateway | Kind::GatewayTimeout | Kind::TooManyRequests(_) | Kind::Offline
@@ -174,6 +194,7 @@ fn offline(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
             repo: repo.clone(),
             commit,
             gated: false,
+            visibility: last_known(shared, name),
             outage: Some(missing),
             fixed: false,
         }),
@@ -233,6 +254,7 @@ async fn meaning(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
 
 fn head(resolved: Resolved, fixed: bool) -> Head {
     Head {
+        visibility: resolved.visibility(),
         repo: resolved.repo,
         commit: resolved.commit,
         gated: resolved.gated,

@@ -20,7 +20,9 @@ use super::refusal::About;
 use super::retry::{Policy, Purpose};
 use super::sequence::Sequences;
 use super::token::Token;
-use super::{ByteStream, Refs, RemoteFile, Resolved, Upstream, UpstreamError, tls, wire};
+use super::{
+    ByteStream, Credentials, Refs, RemoteFile, Resolved, Upstream, UpstreamError, tls, wire,
+};
 
 /// The longest page of a listing.
 const MAX_PAGE: usize = 16 << 20;
@@ -122,11 +124,7 @@ impl HubClient {
                 .max_capacity(100_000)
                 .time_to_live(Duration::from_secs(3600))
                 .build(),
-            // Signatures hold for an hour at the Hub.
-            locations: Cache::builder()
-                .max_capacity(10_000)
-                .time_to_live(Duration::from_secs(600))
-                .build(),
+            locations: locations(),
             sequences: Sequences::new(),
         })
     }
@@ -369,10 +367,42 @@ impl HubClient {
     }
 }
 
+/// Signatures hold for an hour at the Hub.
+fn locations() -> Locations {
+    Cache::builder()
+        .max_capacity(10_000)
+        .time_to_live(Duration::from_secs(600))
+        .build()
+}
+
 fn no_revision(repo: &RepoId, revision: &str) -> UpstreamError {
     UpstreamError::RevisionUnknown {
         repo: repo.clone(),
         revision: wire::clip(revision),
+    }
+}
+
+impl Credentials for HubClient {
+    fn with_token(&self, token: Option<&Token>) -> Arc<dyn Upstream> {
+        Arc::new(Self {
+            http: Arc::new(self.http.with_token(token.cloned())),
+            // How ids are spelled only makes addresses; whether they may be asked for, the upstream says to each credential.
+            canonical: self.canonical.clone(),
+            // A signed address is as good as the content itself.
+            locations: locations(),
+            sequences: Sequences::new(),
+        })
+    }
+
+    fn knows<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>> {
+        let http = self.http.with_token(Some(token.clone()));
+        async move {
+            let url = http.endpoint.url("/api/whoami-v2", None);
+            let answer = http.call(Purpose::Answer, url, MAX_ANSWER).await?;
+            // A mirror without this call leaves it to the other calls.
+            Ok(!answer.is_unauthorized())
+        }
+        .boxed()
     }
 }
 

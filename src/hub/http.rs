@@ -103,6 +103,20 @@ impl Http {
         }
     }
 
+    /// The same pool with the same bounds, and another credential. Pauses are its own: the upstream limits each credential by itself.
+    pub(super) fn with_token(&self, token: Option<Token>) -> Self {
+        Self {
+            client: self.client.clone(),
+            endpoint: self.endpoint.clone(),
+            policy: self.policy,
+            token,
+            calls: Arc::clone(&self.calls),
+            content: Arc::clone(&self.content),
+            pace: self.pace.anew(),
+            stall: self.stall,
+        }
+    }
+
     /// Sends one GET and follows its redirects. Whatever the last hop answers is a reply, also a refusal.
     pub(super) async fn get(
         &self,
@@ -373,6 +387,11 @@ impl Answer {
             about,
             &self.url,
         ))
+    }
+
+    /// Whether the credential that was sent is one that nobody knows.
+    pub(super) const fn is_unauthorized(&self) -> bool {
+        self.status == 401
     }
 
     /// Whether this endpoint does not know such calls, or the thing asked for: 404, 405, 501.

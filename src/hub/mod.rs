@@ -17,12 +17,13 @@ mod token;
 mod wire;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::repo::{Commit, ContentId, FilePath, RepoId, Snapshot};
+use crate::repo::{Commit, ContentId, FilePath, RepoId, Snapshot, Visibility};
 
 pub use client::{HubClient, HubSettings, SetupError};
 pub use endpoint::{Endpoint, EndpointError};
@@ -45,6 +46,17 @@ pub struct Resolved {
     pub private: bool,
     /// Whether its content is only for those whom the owner let in.
     pub gated: bool,
+}
+
+impl Resolved {
+    /// Who may read the repository.
+    pub const fn visibility(&self) -> Visibility {
+        match (self.private, self.gated) {
+            (true, _) => Visibility::Private,
+            (false, true) => Visibility::Gated,
+            (false, false) => Visibility::Public,
+        }
+    }
 }
 
 /// The named revisions of a repository.
@@ -108,6 +120,17 @@ pub trait Upstream: Send + Sync + 'static {
         file: &'a RemoteFile,
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, UpstreamError>>;
+}
+
+/// An upstream that can be asked with the credentials of whoever asks this server.
+///
+/// What one credential was told never answers a question asked with another: no caches of content or access are shared.
+pub trait Credentials: Send + Sync + 'static {
+    /// The same upstream, asked with `token`, or anonymously. Cheap: connections and limits are shared.
+    fn with_token(&self, token: Option<&Token>) -> Arc<dyn Upstream>;
+
+    /// Whether the upstream knows `token` at all. Strictly limited at the Hub: the caller remembers the answer.
+    fn knows<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>>;
 }
 
 /// Reads bytes as every answer of the Hub that there is. For fuzzing.

@@ -1,11 +1,12 @@
 //! The upstream of a server that is offline: it has nothing and asks nobody.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::{ByteStream, Refs, RemoteFile, Resolved, Upstream, UpstreamError};
+use super::{ByteStream, Credentials, Refs, RemoteFile, Resolved, Token, Upstream, UpstreamError};
 use crate::repo::{Commit, RepoId, Snapshot};
 
 /// No upstream. Every call ends at once in [`UpstreamError::Offline`]; no packet is sent.
@@ -14,6 +15,16 @@ pub struct Offline;
 
 fn no<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, UpstreamError>> {
     ready(Err(UpstreamError::Offline)).boxed()
+}
+
+impl Credentials for Offline {
+    fn with_token(&self, _: Option<&Token>) -> Arc<dyn Upstream> {
+        Arc::new(Self)
+    }
+
+    fn knows<'a>(&'a self, _: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>> {
+        no()
+    }
 }
 
 impl Upstream for Offline {

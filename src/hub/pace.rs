@@ -72,6 +72,11 @@ impl Pace {
         }
     }
 
+    /// The same bounds, nothing learned yet.
+    pub(super) fn anew(&self) -> Self {
+        Self::new(self.most)
+    }
+
     /// The route that an address belongs to.
     pub(super) fn route(&self, endpoint: &Endpoint, url: &Url) -> Arc<Route> {
         let key = if endpoint.is_api(url) {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::error::{Error, Kind};
-use crate::fill::{Found, Images, Outcome, Ready};
+use crate::fill::{Asker, Flight, Found, Images, Outcome, Ready};
 use crate::image::ImageName;
 use crate::oci::{Digest, MEDIA_LAYER, Tag};
 use crate::repo::RepoId;
@@ -44,15 +44,20 @@ pub struct Document {
 
 /// What a registry serves.
 pub trait Content: Send + Sync + 'static {
-    /// See [`Images::find`].
+    /// See [`Images::find`]. Without an asker the server itself asks.
     fn find<'a>(
         &'a self,
+        asker: Option<&'a Asker>,
         name: &'a ImageName,
         tag: &'a Tag,
     ) -> BoxFuture<'a, Result<(Image, Outcome), Error>>;
 
-    /// See [`Images::tags`].
-    fn tags<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Vec<String>, Error>>;
+    /// See [`Images::tags`]; as above.
+    fn tags<'a>(
+        &'a self,
+        asker: Option<&'a Asker>,
+        name: &'a ImageName,
+    ) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 
     /// See [`Store::catalog`].
     fn catalog(&self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
@@ -80,6 +85,10 @@ pub struct Cache {
 }
 
 impl Cache {
+    fn asker(&self, asker: Option<&Asker>) -> Asker {
+        asker.cloned().unwrap_or_else(|| self.images.own())
+    }
+
     async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -92,22 +101,32 @@ impl Cache {
 impl Content for Cache {
     fn find<'a>(
         &'a self,
+        asker: Option<&'a Asker>,
         name: &'a ImageName,
         tag: &'a Tag,
     ) -> BoxFuture<'a, Result<(Image, Outcome), Error>> {
         Box::pin(async move {
-            Ok(match self.images.find(name, tag).await? {
+            let asker = self.asker(asker);
+            Ok(match self.images.find(&asker, name, tag).await? {
                 Found::Ready(ready, outcome) => (Image::Ready(ready), outcome),
-                Found::Filling(mut flight, outcome) => {
-                    let done = async move { flight.done().await.map_err(|e| (*e).clone()) };
-                    (Image::Filling(Box::pin(done)), outcome)
+                Found::Filling(flight, outcome) => {
+                    let again = (outcome == Outcome::Joined).then(|| {
+                        let images = Arc::clone(&self.images);
+                        let (name, tag) = (name.clone(), tag.clone());
+                        async move { images.find(&asker, &name, &tag).await }
+                    });
+                    (Image::Filling(Box::pin(filled(flight, again))), outcome)
                 }
             })
         })
     }
 
-    fn tags<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Vec<String>, Error>> {
-        Box::pin(self.images.tags(name))
+    fn tags<'a>(
+        &'a self,
+        asker: Option<&'a Asker>,
+        name: &'a ImageName,
+    ) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+        Box::pin(async move { self.images.tags(&self.asker(asker), name).await })
     }
 
     fn catalog(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
@@ -162,6 +181,29 @@ impl Content for Cache {
             }
         });
         Box::pin(read)
+    }
+}
+
+/// The end of a fill. One that was joined, and that failed because of the credentials it was begun with, is looked for `again` with the
+/// credentials of whoever joined.
+async fn filled(
+    mut flight: Flight,
+    again: Option<impl Future<Output = Result<Found, Error>>>,
+) -> Result<Ready, Error> {
+    let error = match flight.done().await {
+        Ok(ready) => return Ok(ready),
+        Err(error) => (*error).clone(),
+    };
+    let closed = matches!(
+        error.kind,
+        Kind::NameUnknown | Kind::Denied | Kind::TokenRefused
+    );
+    match again.filter(|_| closed) {
+        None => Err(error),
+        Some(again) => match again.await? {
+            Found::Ready(ready, _) => Ok(ready),
+            Found::Filling(mut flight, _) => flight.done().await.map_err(|e| (*e).clone()),
+        },
     }
 }
 

@@ -27,7 +27,7 @@ pub const fn status(kind: Kind) -> (StatusCode, &'static str) {
         Kind::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
         Kind::ManifestInvalid => (StatusCode::UNPROCESSABLE_ENTITY, "MANIFEST_INVALID"),
         Kind::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
-        Kind::BadGateway => (StatusCode::BAD_GATEWAY, "UNAVAILABLE"),
+        Kind::BadGateway | Kind::TokenRefused => (StatusCode::BAD_GATEWAY, "UNAVAILABLE"),
         Kind::GatewayTimeout => (StatusCode::GATEWAY_TIMEOUT, "UNAVAILABLE"),
         Kind::InsufficientStorage => (StatusCode::INSUFFICIENT_STORAGE, "UNAVAILABLE"),
         Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),

@@ -14,8 +14,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
+use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::content::{Content, Image};
 use super::drip::Drip;
@@ -23,30 +24,25 @@ use super::{Registry, RegistrySettings, reply};
 use crate::error::{Error, Kind};
 use crate::fill::{Outcome, Ready};
 use crate::image::ImageName;
-use crate::oci::{Digest, MEDIA_INDEX, MEDIA_MANIFEST, Tag};
+use crate::oci::{Digest, MEDIA_INDEX, MEDIA_MANIFEST};
 use crate::server::Body;
 
 /// The bytes with which every image index of this registry begins: they can be sent before anything else of it is known.
 pub const INDEX_PREFIX: &[u8] = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:"#;
 
-/// How long the upstream may take to say what is there: clients give up after 30 s without a header.
-pub const FIND: Duration = Duration::from_secs(25);
-
 /// However long the finding took, a new fill gets this much time to fail with a real status.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The index of the image that `tag` means, or the beginning of it.
+/// The index of the image that was found for a tag, or the beginning of it. The request came at `asked`.
 pub async fn by_tag(
     registry: &Registry,
-    method: &Method,
-    headers: &HeaderMap,
-    name: &ImageName,
-    tag: &Tag,
+    request: &Parts,
+    asked: Instant,
+    found: (Image, Outcome),
 ) -> Result<Response<Body>, Error> {
-    let asked = Instant::now();
+    let (method, headers) = (&request.method, &request.headers);
     let content = registry.content.as_ref();
-    let found = timeout(FIND, content.find(name, tag)).await;
-    let (image, outcome) = found.unwrap_or_else(|_| Err(too_slow(name)))?;
+    let (image, outcome) = found;
     let mut response = match image {
         Image::Ready(ready) => ready_index(content, headers, ready).await?,
         Image::Filling(filling) => {
@@ -59,18 +55,6 @@ pub async fn by_tag(
     };
     response.extensions_mut().insert::<Outcome>(outcome);
     Ok(response)
-}
-
-/// The error of an upstream that does not say in time what is there.
-pub fn too_slow(name: &ImageName) -> Error {
-    let seconds = FIND.as_secs();
-    Error::new(
-        Kind::GatewayTimeout,
-        format!(
-            "the upstream did not say within {seconds} s what {} is; ask again",
-            name.repo()
-        ),
-    )
 }
 
 /// The same fill, holding one of the places of those who wait.

@@ -3,6 +3,7 @@
 //! A request becomes a `Route`, a handler makes the answer, and one line of the log tells what became of it. GET and HEAD
 //! are answered alike: a handler makes the answer to GET, and the body of a HEAD is dropped here, unread.
 
+mod access;
 mod blobs;
 mod body;
 mod buffer;
@@ -28,16 +29,20 @@ use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 pub use manifests::INDEX_PREFIX;
 pub use range::MAX_RANGES;
 
+use self::access::{Failed, Form};
 use self::buffer::Buffers;
 use self::content::{Cache, Content};
 use self::record::{Record, Recorded};
 use self::route::{Refusal, Route};
+use crate::auth::Gate;
 use crate::error::{Error, Kind};
 use crate::fill::Images;
+use crate::image::ImageName;
 use crate::oci::Reference;
 use crate::server::{Body, Handler};
 use crate::store::Store;
@@ -75,6 +80,7 @@ impl Default for RegistrySettings {
 /// The registry: answers everything under `/v2/`, and `/` and `/healthz` besides.
 pub struct Registry {
     content: Arc<dyn Content>,
+    gate: Arc<Gate>,
     settings: RegistrySettings,
     requests: AtomicU64,
     buffers: Buffers,
@@ -83,7 +89,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Serves `images` and what is in `store`.
+    /// Serves `images` and what is in `store`, to everybody.
     pub fn new(images: Arc<Images>, store: Arc<Store>, settings: RegistrySettings) -> Self {
         Self::over(Arc::new(Cache { images, store }), settings)
     }
@@ -91,12 +97,21 @@ impl Registry {
     fn over(content: Arc<dyn Content>, settings: RegistrySettings) -> Self {
         Self {
             content,
+            gate: Arc::new(Gate::open()),
             requests: AtomicU64::new(0),
             buffers: Buffers::new(BUFFERS),
             waiting: Arc::new(Semaphore::new(
                 settings.max_waiting.min(Semaphore::MAX_PERMITS),
             )),
             settings,
+        }
+    }
+
+    /// The same, behind `gate`.
+    pub fn behind(self, gate: Gate) -> Self {
+        Self {
+            gate: Arc::new(gate),
+            ..self
         }
     }
 
@@ -108,11 +123,11 @@ impl Registry {
         let record = Record::begin(number, &request.method, request.uri.path());
         let mut response = match self.route(request).await {
             Ok(response) => response,
-            Err(error) => {
-                if error.kind == Kind::Internal {
-                    tracing::error!(request = number, %error, "a request failed");
+            Err(failed) => {
+                if failed.error.kind == Kind::Internal {
+                    tracing::error!(request = number, error = %failed.error, "a request failed");
                 }
-                error::answer(&error, number)
+                self.refuse(&failed, request, number)
             }
         };
         response
@@ -124,49 +139,68 @@ impl Registry {
         Recorded::wrap(response, record)
     }
 
-    async fn route(&self, request: &Parts) -> Result<Response<Body>, Error> {
+    async fn route(&self, request: &Parts) -> Result<Response<Body>, Failed> {
         match route::route(&request.method, request.uri.path()) {
             Ok(route) => self.serve(route, request).await,
-            Err(Refusal::Invalid(error)) => Err(error),
+            Err(Refusal::Invalid(error)) => Err(error.into()),
             Err(Refusal::Method) => Err(Error::new(
                 Kind::Unsupported,
                 "this registry serves what is on the Hub: there is only pulling, no pushing or deleting",
-            )),
-            Err(Refusal::Path) => Ok(error::custom(
-                StatusCode::NOT_FOUND,
-                "UNSUPPORTED",
-                "there is no such path; the registry is under /v2/",
-            )),
+            )
+            .into()),
+            Err(Refusal::Path) => Ok(access::no_such_path()),
         }
     }
 
-    async fn serve(&self, route: Route, request: &Parts) -> Result<Response<Body>, Error> {
-        let Parts {
-            method, headers, ..
-        } = request;
+    async fn serve(&self, route: Route, request: &Parts) -> Result<Response<Body>, Failed> {
+        let headers = &request.headers;
         let query = request.uri.query().unwrap_or_default();
         let content = self.content.as_ref();
         match route {
             Route::Home => Ok(text(GREETING)),
             Route::Health => Ok(text(b"ok\n")),
-            Route::Base => Ok(reply::typed("application/json", Bytes::from_static(b"{}"))),
-            Route::Catalog => Ok(tags::catalog(query, &content.catalog().await?)),
+            Route::Token => Ok(self.token(request).await?),
+            Route::Base => Ok(Self::base(&self.caller(request, None).await?)?),
+            Route::Catalog => {
+                self.caller(request, None).await?;
+                Ok(tags::catalog(query, &self.catalog().await?))
+            }
             Route::Tags(name) => {
-                let asked = tokio::time::timeout(manifests::FIND, content.tags(&name)).await;
-                let all = asked.unwrap_or_else(|_| Err(manifests::too_slow(&name)))?;
+                let caller = self.caller(request, Some(&name)).await?;
+                let all = self.list(&caller, &name).await;
+                let all = all.map_err(Failed::about(&name))?;
                 Ok(tags::list(&name, query, &all))
             }
-            Route::Referrers(..) => Ok(tags::referrers(query)),
+            Route::Referrers(name, _) => {
+                self.caller(request, Some(&name)).await?;
+                // The same for every name, whether or not there is such a repository.
+                self.gate.served(&name)?;
+                Ok(tags::referrers(query))
+            }
             Route::Manifest(name, Reference::Tag(tag)) => {
-                manifests::by_tag(self, method, headers, &name, &tag).await
+                let asked = Instant::now();
+                let caller = self.caller(request, Some(&name)).await?;
+                let found = self.find(&caller, &name, &tag).await;
+                let found = found.map_err(Failed::about(&name))?;
+                Ok(manifests::by_tag(self, request, asked, found).await?)
             }
             Route::Manifest(name, Reference::Digest(digest)) => {
-                manifests::by_digest(content, headers, &name, digest).await
+                self.reader(request, &name).await?;
+                Ok(manifests::by_digest(content, headers, &name, digest).await?)
             }
             Route::Blob(name, digest) => {
-                blobs::get(content, &self.buffers, request, &name, digest).await
+                self.reader(request, &name).await?;
+                let buffers = &self.buffers;
+                Ok(blobs::get(content, buffers, request, &name, digest).await?)
             }
         }
+    }
+
+    /// The cached images that everybody may know of who may ask.
+    async fn catalog(&self) -> Result<Vec<String>, Error> {
+        let mut names = self.content.catalog().await?;
+        names.retain(|name| ImageName::parse(name).is_ok_and(|name| self.gate.lists(&name)));
+        Ok(names)
     }
 }
 
@@ -181,8 +215,11 @@ fn text(text: &'static [u8]) -> Response<Body> {
 impl Handler for Registry {
     fn handle(self: Arc<Self>, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            // The body, if any, is dropped unread: nothing here takes one.
-            let (head, _) = request.into_parts();
+            // The body, if any, is dropped unread: nothing else here takes one.
+            let (mut head, body) = request.into_parts();
+            if head.method == Method::POST && head.uri.path() == "/token" {
+                head.extensions.insert(Form::read(body).await);
+            }
             self.answer(&head).await
         })
     }

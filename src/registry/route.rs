@@ -19,6 +19,8 @@ pub enum Route {
     Home,
     /// `/healthz`
     Health,
+    /// `/token`: where logins become tokens.
+    Token,
     /// `/v2/`
     Base,
     /// `/v2/_catalog`
@@ -51,6 +53,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Refusal> {
     let route = match path.as_ref() {
         "/" => Route::Home,
         "/healthz" => Route::Health,
+        "/token" => Route::Token,
         "/v2" | "/v2/" => Route::Base,
         "/v2/_catalog" => Route::Catalog,
         other => {
@@ -62,7 +65,8 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Refusal> {
             return repository(rest);
         }
     };
-    if read {
+    // A login may come as a form.
+    if read || (route == Route::Token && *method == Method::POST) {
         Ok(route)
     } else {
         Err(Refusal::Method)

@@ -26,7 +26,7 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/');
 
 /// The first value of `key` in a query, decoded.
-fn value<'a>(query: &'a str, key: &str) -> Option<std::borrow::Cow<'a, str>> {
+pub fn value<'a>(query: &'a str, key: &str) -> Option<std::borrow::Cow<'a, str>> {
     query.split('&').find_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (name == key).then(|| percent_decode_str(value).decode_utf8_lossy())

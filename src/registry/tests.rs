@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::content::{Blob, Document, Image};
 use super::*;
-use crate::fill::{Outcome, Ready};
+use crate::fill::{Asker, Outcome, Ready};
 use crate::image::ImageName;
 use crate::oci::{Digest, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Tag};
 use crate::repo::RepoId;
@@ -67,6 +67,7 @@ impl Drop for Held {
 impl Content for Scripted {
     fn find<'a>(
         &'a self,
+        _: Option<&'a Asker>,
         name: &'a ImageName,
         tag: &'a Tag,
     ) -> BoxFuture<'a, Result<(Image, Outcome), Error>> {
@@ -106,7 +107,11 @@ impl Content for Scripted {
         })
     }
 
-    fn tags<'a>(&'a self, _: &'a ImageName) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+    fn tags<'a>(
+        &'a self,
+        _: Option<&'a Asker>,
+        _: &'a ImageName,
+    ) -> BoxFuture<'a, Result<Vec<String>, Error>> {
         Box::pin(async { Ok(vec!["main".into(), "v1".into(), "v2".into()]) })
     }
 

@@ -4,6 +4,8 @@
 
 mod id;
 mod snapshot;
+mod visibility;
 
 pub use id::{Commit, CommitError, ContentId, RepoId, RepoIdError, RepoKind};
 pub use snapshot::{ContentError, Entry, FilePath, MAX_FILE, Snapshot};
+pub use visibility::{Visibility, VisibilityError};

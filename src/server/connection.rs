@@ -33,7 +33,8 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) const MAX_HEAD: usize = 64 << 10;
 /// The most headers that a request of HTTP/1.1 may have; in HTTP/2 each counts 32 bytes of the head.
 const MAX_HEADERS: usize = 100;
-/// Nothing here takes a body. A small one is let pass; it is never read, though what came with the head may be dropped.
+/// Nothing here takes a body but a login's form, which its handler reads. Any other small one is let pass unread, though what came with the
+/// head may be dropped.
 const MAX_BODY: u64 = 64 << 10;
 /// Requests at once on a connection of HTTP/2; clients keep more to themselves.
 const MAX_STREAMS: u32 = 32;

@@ -8,10 +8,11 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::facts::Facts;
 use super::{StoreError, blobs};
 use crate::image::{ImageName, Layout as LayerLayout};
 use crate::oci::{Descriptor, Digest, MEDIA_INDEX};
-use crate::repo::{Commit, RepoId};
+use crate::repo::{Commit, RepoId, Visibility};
 
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -19,6 +20,7 @@ const REPOSITORY: &str = "io.hf-oci.repository";
 const COMMIT: &str = "io.hf-oci.commit";
 const LAYOUT: &str = "io.hf-oci.layout";
 const TIME: &str = "io.hf-oci.time";
+const VISIBILITY: &str = "io.hf-oci.visibility";
 const PINNED: &str = "io.hf-oci.pinned";
 
 /// A name and tag, and the image they mean.
@@ -49,6 +51,7 @@ pub struct Reference {
 pub(super) struct Layout {
     references: BTreeMap<(String, String), Reference>,
     foreign: Vec<Value>,
+    pub(super) facts: Facts,
     digest: Option<Digest>,
 }
 
@@ -108,7 +111,12 @@ impl Layout {
         };
         for entry in manifests {
             match reference(entry) {
-                Some(reference) => layout.insert(reference),
+                Some((reference, visibility)) => {
+                    if let Some(repo) = reference.asked() {
+                        layout.facts.read(&repo, &reference.repo, visibility);
+                    }
+                    layout.insert(reference);
+                }
                 None => layout.foreign.push(entry.clone()),
             }
         }
@@ -212,6 +220,9 @@ impl Layout {
     }
 
     fn insert(&mut self, reference: Reference) {
+        if let Some(repo) = reference.asked() {
+            self.facts.published(&repo, &reference.repo);
+        }
         let key = (reference.name.clone(), reference.tag.clone());
         self.references.insert(key, reference);
     }
@@ -220,7 +231,7 @@ impl Layout {
     pub(super) fn render(&self) -> Vec<u8> {
         let manifests: Vec<Value> = self
             .references()
-            .map(descriptor)
+            .map(|r| descriptor(r, r.asked().and_then(|repo| self.facts.visibility(&repo))))
             .map(|d| serde_json::to_value(d).unwrap_or(Value::Null))
             .chain(self.foreign.iter().cloned())
             .collect();
@@ -239,7 +250,8 @@ pub(super) fn write(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     blobs::sync(root, ".")
 }
 
-fn descriptor(reference: &Reference) -> Descriptor {
+fn descriptor(reference: &Reference, visibility: Option<Visibility>) -> Descriptor {
+    let visibility = visibility.map(|v| (VISIBILITY, v.to_string()));
     let annotations = [
         (REF_NAME, format!("{}:{}", reference.name, reference.tag)),
         (REPOSITORY, reference.repo.to_string()),
@@ -257,18 +269,27 @@ fn descriptor(reference: &Reference) -> Descriptor {
         platform: None,
         annotations: annotations
             .into_iter()
+            .chain(visibility)
             .chain(reference.pinned.then(|| (PINNED, "true".to_owned())))
             .map(|(k, v)| (k.to_owned(), v))
             .collect(),
     }
 }
 
-/// The reference that a descriptor of ours stands for; `None` for any other descriptor.
-fn reference(entry: &Value) -> Option<Reference> {
+impl Reference {
+    /// The repository as the name spells it.
+    fn asked(&self) -> Option<RepoId> {
+        Some(ImageName::parse(&self.name).ok()?.repo().clone())
+    }
+}
+
+/// The reference that a descriptor of ours stands for, and who may read it if that is told; `None` for any other descriptor.
+fn reference(entry: &Value) -> Option<(Reference, Option<Visibility>)> {
     let descriptor: Descriptor = serde_json::from_value(entry.clone()).ok()?;
     let text = |key: &str| descriptor.annotations.get(key).map(String::as_str);
     let (name, tag) = text(REF_NAME)?.rsplit_once(':')?;
-    Some(Reference {
+    let visibility = text(VISIBILITY).and_then(|word| word.parse().ok());
+    let reference = Reference {
         name: name.to_owned(),
         tag: tag.to_owned(),
         repo: text(REPOSITORY)?.parse().ok()?,
@@ -278,5 +299,6 @@ fn reference(entry: &Value) -> Option<Reference> {
         size: descriptor.size,
         time: humantime::parse_rfc3339(text(TIME)?).ok()?,
         pinned: text(PINNED) == Some("true"),
-    })
+    };
+    Some((reference, visibility))
 }

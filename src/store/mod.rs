@@ -15,6 +15,7 @@ mod blobs;
 mod budget;
 mod error;
 mod evict;
+mod facts;
 mod finished;
 mod gc;
 mod healing;
@@ -37,7 +38,7 @@ use std::time::SystemTime;
 use crate::image::ImageName;
 use crate::image::{Document, LayerRecord, Layout};
 use crate::oci::{Digest, Tag};
-use crate::repo::{Commit, RepoId};
+use crate::repo::{Commit, RepoId, Visibility};
 
 pub use budget::{Bytes, Limit, Limits, MinFree, Reservation, Used, Wanted};
 pub use error::StoreError;
@@ -213,6 +214,28 @@ impl Store {
     /// All tags that are known of the images of `repo`, sorted, each once.
     pub fn known_tags(&self, repo: &RepoId) -> Vec<String> {
         self.lock_layout().tags(repo)
+    }
+
+    /// Who may read `repo`, whose letters are folded, when it was last known; `None` is to be treated as private.
+    pub fn visibility(&self, repo: &RepoId) -> Option<Visibility> {
+        self.lock_layout().facts.visibility(repo)
+    }
+
+    /// How the upstream spelled `repo`, whose letters are folded, when its last image was published: another id if it was renamed.
+    pub fn canonical(&self, repo: &RepoId) -> Option<RepoId> {
+        self.lock_layout().facts.canonical(repo).cloned()
+    }
+
+    /// Notes who may read `repo`, whose letters are folded. `index.json` is written if that changes what it says.
+    pub fn note_visibility(&self, repo: &RepoId, visibility: Visibility) -> Result<(), StoreError> {
+        let writing = self.lock_writing();
+        let news = self.lock_layout().facts.note(repo, visibility);
+        if !news {
+            return Ok(());
+        }
+        tracing::info!(%repo, %visibility, "who may read a cached repository");
+        self.write_layout(&writing, |_| ())?;
+        self.stamp(&writing)
     }
 
     /// The tags that are cached of one name, sorted.

@@ -426,6 +426,14 @@ impl World {
         self
     }
 
+    /// A token is nobody's from now on, and opens nothing.
+    pub fn revoke(&mut self, token: &str) {
+        self.users.remove(token);
+        for repo in self.repos.values_mut() {
+            repo.tokens.remove(token);
+        }
+    }
+
     /// Requests for the old id are sent on to the new one (both as `datasets/org/name` and so on).
     pub fn renamed(mut self, old: &str, new: &str) -> Self {
         self.rename(old, new);

@@ -228,16 +228,29 @@ fn a_server_is_offline_by_flag_or_variable_and_says_so() {
 #[test]
 fn an_address_that_others_reach_is_warned_of() {
     let home = tempfile::tempdir().expect("a folder");
-    let mut command = program(home.path());
-    command
-        .args(["serve", "--listen", "0.0.0.0:0"])
-        .env("HF_TOKEN", "hf_secret");
-    let lines = first_lines(&mut command, 2);
-    assert!(
-        lines[1].contains("WARN") && lines[1].contains("Hub token can read"),
-        "{lines:?}"
-    );
-    assert!(!lines[1].contains('\u{1b}'), "{lines:?}");
+    for (flags, told) in [
+        (
+            &[][..],
+            "What else the server's Hub token can read is refused",
+        ),
+        (
+            &["--upstream-share-private"],
+            "can pull everything that the server's Hub token can read",
+        ),
+        (&["--auth-mode", "huggingface"], "unencrypted"),
+    ] {
+        let mut command = program(home.path());
+        command
+            .args(["serve", "--listen", "0.0.0.0:0"])
+            .args(flags)
+            .env("HF_TOKEN", "hf_secret");
+        let lines = first_lines(&mut command, 2);
+        assert!(
+            lines[1].contains("WARN") && lines[1].contains(told),
+            "{lines:?}"
+        );
+        assert!(!lines[1].contains('\u{1b}'), "{lines:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

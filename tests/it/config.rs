@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hf_oci::config::{Environment, Flags, KEYS, LogFormat, Settings, Sources};
+use hf_oci::config::{AuthMode, Environment, Flags, KEYS, LogFormat, Settings, Sources};
 use hf_oci::image::Layout;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -116,6 +116,7 @@ fn what_the_example_has_in_comments_can_be_used() {
         text.push('\n');
     }
     let text = text.replace("/run/secrets/hf-token", "DIR-DOES-NOT-EXIST");
+    let text = text.replace("mode = \"none\"", "mode = \"htpasswd\"");
     let settings = resolve(&[], &[("HF_TOKEN", "hf_x")], Some(&text)).expect("settings");
     assert_eq!(settings.data_dir, Path::new("/var/lib/hf-oci"));
     assert_eq!(settings.fill.layers, 4);
@@ -220,6 +221,40 @@ fn wrong_values_say_what_is_expected() {
     assert!(syntax.starts_with("DIR/hf-oci.toml:2: "), "{syntax}");
     let zero = error(&[("registry.drip", "0s")], &[], None);
     assert!(zero.contains("too little"), "{zero}");
+}
+
+#[test]
+fn lists_are_arrays_in_the_file_and_have_commas_elsewhere() {
+    let list = "[repositories]\nallow = [\"Org/*\", \"datasets/**\"]\ndeny = []\n";
+    let told = |settings: Result<Settings, String>| {
+        let rules = settings.expect("settings").repositories;
+        let texts = |globs: &[hf_oci::auth::Glob]| {
+            globs.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        (texts(&rules.allow), texts(&rules.deny))
+    };
+    let two = vec!["org/*".to_owned(), "datasets/**".to_owned()];
+    assert_eq!(told(resolve(&[], &[], Some(list))), (two.clone(), vec![]));
+    let env = [("HF_OCI_REPOSITORIES_DENY", "org/*, datasets/**")];
+    assert_eq!(told(resolve(&[], &env, None)), (vec![], two));
+    let wrong = error(&[], &[], Some("[repositories]\nallow = [[1]]\n"));
+    assert!(wrong.contains("allow: a string or"), "{wrong}");
+}
+
+#[test]
+fn a_mode_with_users_wants_their_file() {
+    let wrong = error(&[("auth.mode", "htpasswd")], &[], None);
+    assert!(
+        wrong.starts_with("--auth-mode: auth.htpasswd_file is missing"),
+        "{wrong}"
+    );
+    let file = ("HF_OCI_AUTH_HTPASSWD_FILE", "/users");
+    let open = error(&[], &[file], None);
+    assert!(open.contains("auth.mode is not htpasswd"), "{open}");
+    let settings = resolve(&[("auth.mode", "htpasswd")], &[file], None).expect("settings");
+    assert_eq!(settings.auth.mode, AuthMode::Htpasswd("/users".into()));
+    assert_eq!(settings.auth.ttl, Duration::from_secs(300));
+    assert!(!settings.upstream.share_private);
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_oci::auth::{Gate, GateSettings};
 use hf_oci::fill::{FillSettings, Images};
-use hf_oci::hub::{Endpoint, HubClient, HubSettings, Offline, Token, Upstream};
+use hf_oci::hub::{Credentials, Endpoint, HubClient, HubSettings, Offline, Token, Upstream};
 use hf_oci::oci::{Config, Descriptor, Digest, Index, Manifest};
 use hf_oci::registry::{Registry, RegistrySettings};
 use hf_oci::server::{self, ServerSettings, Shutdown};
@@ -31,6 +32,8 @@ pub struct Setup {
     /// Bodies read at once, of all fills.
     pub connections: usize,
     pub offline: bool,
+    /// Who is let in; everybody, if nothing is said.
+    pub gate: Option<GateSettings>,
     /// How much room the cache may take.
     pub limits: Limits,
 }
@@ -47,6 +50,7 @@ impl Default for Setup {
             patience: Duration::from_secs(300),
             connections: 64,
             offline: false,
+            gate: None,
             limits: Limits::default(),
         }
     }
@@ -103,21 +107,26 @@ impl Proxy {
             ..HubSettings::default()
         })
         .expect("a client");
-        let upstream: Arc<dyn Upstream> = match setup.offline {
-            true => Arc::new(Offline),
-            false => Arc::new(hub),
+        let hub = Arc::new(hub);
+        let (upstream, credentials): (Arc<dyn Upstream>, Arc<dyn Credentials>) = match setup.offline
+        {
+            true => (Arc::new(Offline), Arc::new(Offline)),
+            false => (hub.clone(), hub),
         };
         let data = match &folder {
             Folder::Own(folder) => folder.path().to_owned(),
             Folder::Given(folder) => folder.clone(),
         };
         let store = Arc::new(Store::open_with(&data, setup.limits).expect("a store"));
+        let gate = setup.gate.map(|gate| {
+            Gate::new(gate, upstream.clone(), credentials, store.clone()).expect("a gate")
+        });
         let images = Arc::new(Images::new(upstream, Arc::clone(&store), setup.fill));
-        let registry = Arc::new(Registry::new(
-            Arc::clone(&images),
-            Arc::clone(&store),
-            setup.registry,
-        ));
+        let registry = Registry::new(Arc::clone(&images), Arc::clone(&store), setup.registry);
+        let registry = Arc::new(match gate {
+            Some(gate) => registry.behind(gate),
+            None => registry,
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port");
@@ -149,6 +158,11 @@ impl Proxy {
         self.serving.await.expect("a clean end");
     }
 
+    /// `http://127.0.0.1:PORT`
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The data folder.
     pub fn data(&self) -> &Path {
         match &self.folder {
@@ -173,17 +187,7 @@ impl Proxy {
 
     /// The status and the OCI error of a GET that must fail.
     pub async fn error(&self, path: &str) -> OciError {
-        let response = self.get(path).await;
-        let status = response.status();
-        let text = response.text().await.expect("a body");
-        let value: serde_json::Value =
-            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: {text}"));
-        let first = &value["errors"][0];
-        OciError {
-            status: status.as_u16(),
-            code: first["code"].as_str().expect("a code").to_owned(),
-            message: first["message"].as_str().expect("a message").to_owned(),
-        }
+        OciError::of(self.get(path).await).await
     }
 
     /// The index of an image: its digest and what it says.
@@ -266,7 +270,7 @@ impl Proxy {
 }
 
 /// A client of plain HTTP; it wants to be told of a TLS library all the same.
-fn http() -> reqwest::Client {
+pub fn http() -> reqwest::Client {
     // An error says that another test was first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
@@ -278,6 +282,22 @@ pub struct OciError {
     pub status: u16,
     pub code: String,
     pub message: String,
+}
+
+impl OciError {
+    /// The error that an answer tells of.
+    pub async fn of(response: Response) -> Self {
+        let status = response.status();
+        let text = response.text().await.expect("a body");
+        let value: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: {text}"));
+        let first = &value["errors"][0];
+        Self {
+            status: status.as_u16(),
+            code: first["code"].as_str().expect("a code").to_owned(),
+            message: first["message"].as_str().expect("a message").to_owned(),
+        }
+    }
 }
 
 /// A header's text.

@@ -14,6 +14,7 @@ const ORDER: &[&[&str]] = &[
     &["store"],
     &["error"],
     &["fill"],
+    &["auth"],
     &["server"],
     &["registry"],
     &["control"],

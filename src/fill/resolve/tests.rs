@@ -88,7 +88,7 @@ async fn meaning_of(tag: &str) -> Result<Commit, Error> {
     let name = ImageName::parse("org/m").expect("a name");
     let (head, _) = images
         .heads
-        .head(&name, &tag.parse().expect("a tag"))
+        .head(&images.own(), &name, &tag.parse().expect("a tag"))
         .await?;
     Ok(head.commit)
 }

@@ -1,0 +1,186 @@
+//! Who may read what, as the Hub says it for each credential, and how long that is believed.
+//!
+//! Each question is asked with the credential of whoever asks, so a decision is that of the Hub. Public is only what the Hub shows to an
+//! anonymous client; that is asked for once for all. While the Hub does not answer, a decision stands for its time; after that only what
+//! was known to be public is served.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::future::Cache;
+
+use super::bearer::Login;
+use crate::error::{Error, Kind};
+use crate::fill::Credential;
+use crate::hub::{Credentials, UpstreamError};
+use crate::repo::{RepoId, Visibility};
+use crate::store::Store;
+
+/// The most decisions that are remembered.
+const CAPACITY: u64 = 100_000;
+/// How long a refusal is believed.
+const NEGATIVE: Duration = Duration::from_secs(5);
+/// How long what was public is served before the Hub is tried again.
+const STALE: Duration = Duration::from_secs(30);
+/// How long the Hub may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a credential may do with a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Everybody may read it.
+    Public,
+    /// Everybody might read it when it was last known; the Hub does not answer now.
+    WasPublic,
+    /// Not everybody may read it, but this credential may.
+    Admitted,
+    /// It is gated, and this credential was not let in (yet).
+    Gated,
+    /// It does not exist, or this credential may not know of it.
+    Unknown,
+    /// The Hub has closed it.
+    Disabled,
+    /// The Hub does not know the credential (any more).
+    BadToken,
+}
+
+type Question = (Option<Credential>, RepoId);
+
+struct Ttl(Duration);
+
+impl Expiry<Question, Decision> for Ttl {
+    fn expire_after_create(&self, _: &Question, made: &Decision, _: Instant) -> Option<Duration> {
+        Some(match made {
+            Decision::Public | Decision::Admitted => self.0,
+            Decision::WasPublic => STALE.min(self.0),
+            Decision::Gated | Decision::Unknown | Decision::Disabled | Decision::BadToken => {
+                NEGATIVE.min(self.0)
+            }
+        })
+    }
+}
+
+/// The decisions, remembered.
+pub(super) struct Decisions {
+    credentials: Arc<dyn Credentials>,
+    store: Arc<Store>,
+    made: Cache<Question, Decision>,
+}
+
+impl Decisions {
+    /// Decisions are believed for `ttl`.
+    pub(super) fn new(credentials: Arc<dyn Credentials>, store: Arc<Store>, ttl: Duration) -> Self {
+        Self {
+            credentials,
+            store,
+            made: Cache::builder()
+                .max_capacity(CAPACITY)
+                .expire_after(Ttl(ttl))
+                .build(),
+        }
+    }
+
+    /// What `login`, or an anonymous client, may do with `repo`, whose letters are folded. Those who ask the same at once are one question
+    /// to the Hub.
+    pub(super) async fn of(&self, login: Option<&Login>, repo: &RepoId) -> Result<Decision, Error> {
+        let everybody = (None, repo.clone());
+        if let Some(known @ Decision::Public) = self.made.get(&everybody).await {
+            return Ok(known);
+        }
+        let credential = login.map(|login| login.credential);
+        let asked = self.ask(login, repo);
+        let made = self.made.try_get_with((credential, repo.clone()), asked);
+        let made = made.await.map_err(|error| (*error).clone())?;
+        if made == Decision::Public && credential.is_some() {
+            self.made.insert(everybody, made).await;
+        }
+        Ok(made)
+    }
+
+    /// Forgets what was decided: something since then says otherwise.
+    pub(super) async fn forget(&self, credential: Option<Credential>, repo: &RepoId) {
+        self.made.invalidate(&(None, repo.clone())).await;
+        self.made.invalidate(&(credential, repo.clone())).await;
+    }
+
+    async fn ask(&self, login: Option<&Login>, repo: &RepoId) -> Result<Decision, Error> {
+        let answer = tokio::time::timeout(PATIENCE, self.visibility_to(login, repo)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            let what = format!("no answer within {} s", PATIENCE.as_secs());
+            Err(UpstreamError::Timeout(what))
+        });
+        let (decision, visibility) = match answer {
+            Ok(Visibility::Public) => (Decision::Public, Visibility::Public),
+            Ok(closed) => (Decision::Admitted, closed),
+            Err(UpstreamError::Gated(_)) => (Decision::Gated, Visibility::Gated),
+            Err(UpstreamError::RepositoryUnknown(_)) => (Decision::Unknown, Visibility::Private),
+            Err(UpstreamError::Disabled(_)) => (Decision::Disabled, Visibility::Private),
+            Err(UpstreamError::BadToken(_)) if login.is_some() => return Ok(Decision::BadToken),
+            Err(outage) => return self.without_answer(repo, outage),
+        };
+        self.note(repo, visibility).await;
+        Ok(decision)
+    }
+
+    /// Who may read a repository that the login, or an anonymous client, may read.
+    async fn visibility_to(
+        &self,
+        login: Option<&Login>,
+        repo: &RepoId,
+    ) -> Result<Visibility, UpstreamError> {
+        let upstream = self.credentials.with_token(login.map(|login| &login.token));
+        let resolved = upstream.resolve(repo, None).await?;
+        let visibility = resolved.visibility();
+        if login.is_none() {
+            return match resolved.gated {
+                true => Err(UpstreamError::Gated(resolved.repo)),
+                false => Ok(Visibility::Public),
+            };
+        }
+        if resolved.gated {
+            // Whoever sees it may not yet read it.
+            upstream.access(&resolved.repo).await?;
+        }
+        if !visibility.is_public() {
+            return Ok(visibility);
+        }
+        // A mirror may not say that something is private.
+        match self.credentials.with_token(None).resolve(repo, None).await {
+            Ok(everybody) => Ok(everybody.visibility()),
+            Err(UpstreamError::RepositoryUnknown(_) | UpstreamError::Gated(_)) => {
+                Ok(Visibility::Private)
+            }
+            Err(outage) => Err(outage),
+        }
+    }
+
+    /// What is decided when the Hub does not answer. A refusal is the same whether or not there is such a repository.
+    fn without_answer(&self, repo: &RepoId, outage: UpstreamError) -> Result<Decision, Error> {
+        if self.store.visibility(repo) == Some(Visibility::Public) {
+            tracing::warn!(%repo, error = %outage, outcome = "stale", "serving what was public");
+            return Ok(Decision::WasPublic);
+        }
+        let error = Error::from(outage);
+        let kind = match error.kind {
+            Kind::TooManyRequests(_) | Kind::Offline => error.kind,
+            _ => Kind::Unavailable,
+        };
+        let why = error.message;
+        let message = format!("whether {repo} may be read cannot be found out now: {why}");
+        Err(Error::new(kind, message))
+    }
+
+    /// Keeps for later what was learned of a repository that is cached.
+    async fn note(&self, repo: &RepoId, visibility: Visibility) {
+        let cached = self.store.canonical(repo).is_some();
+        if !cached || self.store.visibility(repo) == Some(visibility) {
+            return;
+        }
+        let (store, asked) = (Arc::clone(&self.store), repo.clone());
+        let noted = tokio::task::spawn_blocking(move || store.note_visibility(&asked, visibility));
+        if let Ok(Err(error)) = noted.await {
+            tracing::warn!(%repo, %error, "who may read a repository could not be noted");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Logins with Hub tokens: who presents one, whether the Hub knows it, and what is given out for it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant, SystemTime};
+
+use moka::Expiry;
+use moka::future::Cache;
+
+use super::bearer::{Bearers, Login};
+use super::htpasswd::Waiting;
+use super::key::Key;
+use super::presented::{Presented, Secret};
+use super::{Caller, Issued};
+use crate::error::{Error, Kind};
+use crate::fill::Credential;
+use crate::hub::{Credentials, Token, Upstream};
+
+/// How long a token that the Hub does not know is refused without asking again.
+const UNKNOWN: Duration = Duration::from_secs(60);
+/// How long the Hub may take to say whether it knows a token.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Tokens that may be asked about at once: the Hub bears few such calls, and guesses must not crowd out what is served.
+const AT_ONCE: usize = 32;
+
+struct Ttl(Duration);
+
+impl Expiry<Credential, bool> for Ttl {
+    fn expire_after_create(&self, _: &Credential, known: &bool, _: Instant) -> Option<Duration> {
+        Some(if *known { self.0 } else { UNKNOWN.min(self.0) })
+    }
+}
+
+/// Logins with Hub tokens.
+pub(super) struct Logins {
+    key: Key,
+    credentials: Arc<dyn Credentials>,
+    bearers: Bearers,
+    known: Cache<Credential, bool>,
+    asking: AtomicUsize,
+    upstreams: Cache<Credential, Arc<dyn Upstream>>,
+}
+
+impl Logins {
+    /// What the Hub says of a token is believed for `ttl`.
+    pub(super) fn new(key: Key, credentials: Arc<dyn Credentials>, ttl: Duration) -> Self {
+        Self {
+            bearers: Bearers::new(key.clone(), ttl),
+            key,
+            credentials,
+            known: Cache::builder()
+                .max_capacity(10_000)
+                .expire_after(Ttl(ttl))
+                .build(),
+            asking: AtomicUsize::new(0),
+            upstreams: Cache::builder()
+                .max_capacity(1_000)
+                .time_to_live(ttl.max(Duration::from_secs(1)))
+                .build(),
+        }
+    }
+
+    /// The upstream as a login asks it. Kept for a while, for the sake of what it learns of addresses and limits.
+    pub(super) async fn upstream(&self, login: &Login) -> Arc<dyn Upstream> {
+        let made = async { self.credentials.with_token(Some(&login.token)) };
+        self.upstreams.get_with(login.credential, made).await
+    }
+
+    /// Who asks: an anonymous client, or one with a Hub token. `though_unheard`: also while the Hub does not answer, because each
+    /// repository is asked for with the token all the same.
+    pub(super) async fn caller(
+        &self,
+        presented: Presented,
+        though_unheard: bool,
+    ) -> Result<Caller, Error> {
+        match presented {
+            Presented::Nothing => Ok(Caller::Anonymous { token: false }),
+            Presented::Bearer(token) => match self.bearers.read(&token, SystemTime::now()).await {
+                Some(None) => Ok(Caller::Anonymous { token: true }),
+                Some(Some(login)) => Ok(Caller::Login(login)),
+                None => Err(unauthorized(
+                    "the token is not one of this server, or too old; ask for another one",
+                )),
+            },
+            Presented::Basic(_, password) => {
+                Ok(Caller::Login(self.login(&password, though_unheard).await?))
+            }
+            Presented::Garbage => Err(unauthorized("the credentials cannot be understood")),
+        }
+    }
+
+    /// A token for who asks; `though_unheard` as above.
+    pub(super) async fn issue(
+        &self,
+        presented: Presented,
+        though_unheard: bool,
+    ) -> Result<Issued, Error> {
+        let login = match presented {
+            Presented::Nothing => None,
+            Presented::Basic(_, password) => Some(self.login(&password, though_unheard).await?),
+            Presented::Bearer(_) | Presented::Garbage => {
+                return Err(unauthorized("a name and a Hub token are wanted here"));
+            }
+        };
+        let now = SystemTime::now();
+        Ok(Issued {
+            token: self.bearers.issue(login, now).await,
+            lifetime: self.bearers.lifetime(),
+            at: now,
+        })
+    }
+
+    /// Forgets a login that the Hub does not know any more.
+    pub(super) async fn forget(&self, credential: Credential) {
+        self.bearers.forget(&credential).await;
+        self.upstreams.invalidate(&credential).await;
+        self.known.insert(credential, false).await;
+    }
+
+    /// The login of a Hub token, if the Hub knows it.
+    async fn login(&self, password: &Secret, though_unheard: bool) -> Result<Login, Error> {
+        let credential = self.key.hash("token", &[password.reveal().as_bytes()]);
+        let refused =
+            || unauthorized("the Hub does not know this token; the password is a Hub token (hf_…)");
+        let token = Token::new(password.reveal()).map_err(|_| refused())?;
+        let login = Login { credential, token };
+        let asked = self.known.try_get_with(credential, self.ask(&login.token));
+        match asked.await {
+            Ok(true) => Ok(login),
+            Ok(false) => Err(refused()),
+            Err(error) if though_unheard => {
+                tracing::warn!(%error, "a login could not be checked at the Hub");
+                Ok(login)
+            }
+            Err(error) => Err((*error).clone()),
+        }
+    }
+
+    async fn ask(&self, token: &Token) -> Result<bool, Error> {
+        const UNHEARD: &str = "whether the Hub knows the token cannot be found out now";
+        let _place = Waiting::new(&self.asking, AT_ONCE)?;
+        match tokio::time::timeout(PATIENCE, self.credentials.knows(token)).await {
+            Ok(Ok(known)) => Ok(known),
+            Ok(Err(error)) => {
+                let message = format!("{UNHEARD}: {error}");
+                Err(match Error::from(error).kind {
+                    kind @ Kind::TooManyRequests(_) => Error::new(kind, message),
+                    _ => Error::new(Kind::Unavailable, message),
+                })
+            }
+            Err(_) => Err(Error::new(Kind::Unavailable, UNHEARD)),
+        }
+    }
+}
+
+/// A refusal that a login may change.
+pub(super) fn unauthorized(message: &str) -> Error {
+    Error::new(Kind::Unauthorized, message)
+}
