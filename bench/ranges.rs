@@ -46,7 +46,7 @@ const SLICE: u64 = 64 << 10;
 struct Served {
     runtime: Runtime,
     address: SocketAddr,
-    file: File,
+    file: Arc<File>,
     path: String,
     _folder: tempfile::TempDir,
 }
@@ -58,13 +58,13 @@ impl Served {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Arc::new(Store::open(folder.path()).expect("a store"));
         let digest = publish(&store);
-        let (file, _, _lease) = store.open_blob(&digest).expect("a file").expect("a blob");
+        let opened = store.open_blob(&digest).expect("a file").expect("a blob");
         let runtime = Runtime::new().expect("a runtime");
         let address = runtime.block_on(serve(store));
         Self {
             runtime,
             address,
-            file,
+            file: opened.file,
             path: format!("/v2/org/model/blobs/{digest}"),
             _folder: folder,
         }

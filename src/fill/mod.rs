@@ -298,8 +298,12 @@ impl Images {
     }
 
     async fn stored(&self, key: &ImageKey) -> Result<Option<Stored>, Error> {
-        let key = key.clone();
         let now = SystemTime::now();
+        if let Some(stored) = self.shared.store.known_image(key) {
+            self.shared.store.touch(&stored.index, now);
+            return Ok(Some(stored));
+        }
+        let key = key.clone();
         let look = move |store: &Store| {
             let found = store.image(&key)?;
             if let Some(stored) = &found {
@@ -356,6 +360,9 @@ impl Images {
         stored: Stored,
         tag: &Tag,
     ) -> Result<(), Error> {
+        if self.shared.store.has_noted(key, stored, tag) {
+            return Ok(());
+        }
         let (key, repo, tag) = (key.clone(), head.repo.clone(), tag.clone());
         let now = SystemTime::now();
         self.shared

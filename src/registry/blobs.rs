@@ -141,7 +141,7 @@ mod tests {
             .unwrap()
             .map_or(Resolved::Whole, |set| set.resolve(SIZE));
         let blob = Blob {
-            file,
+            file: file.into(),
             size: SIZE,
             lease: None,
         };

@@ -61,7 +61,7 @@ impl FileBody {
     ) -> Self {
         let left = layout.length();
         let source = Source {
-            file: Arc::new(blob.file),
+            file: blob.file,
             segments: layout.into_segments(),
             cached: true,
             waited: false,
@@ -322,7 +322,7 @@ mod tests {
 
     fn blob(bytes: &[u8]) -> Blob {
         Blob {
-            file: file(bytes),
+            file: file(bytes).into(),
             size: bytes.len() as u64,
             lease: None,
         }
@@ -411,7 +411,7 @@ mod tests {
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         let target = std::fs::read_link(&path).ok();
         let blob = Blob {
-            file,
+            file: file.into(),
             size: 1 << 20,
             lease: None,
         };

@@ -1,6 +1,7 @@
 //! What the handlers need of the rest of the program, in one narrow seam: images by tag, and what is stored by digest.
 //!
-//! All store calls block on files; here, and only here, they are moved off the runtime's threads.
+//! What the store remembers is taken at once. All its other calls block on files; here, and only here, they are moved off the runtime's
+//! threads.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::fill::{Asker, Flight, Found, Images, Outcome, Ready};
 use crate::image::ImageName;
 use crate::oci::{Digest, MEDIA_LAYER, Tag};
 use crate::repo::RepoId;
-use crate::store::{Lease, Member, Store, StoreError};
+use crate::store::{Lease, Member, Opened, Store, StoreError};
 
 /// Where an image stands.
 pub enum Image {
@@ -27,7 +28,7 @@ pub enum Image {
 /// A blob, opened.
 pub struct Blob {
     /// The file.
-    pub file: File,
+    pub file: Arc<File>,
     /// Its length.
     pub size: u64,
     /// Keeps it from being deleted.
@@ -36,8 +37,8 @@ pub struct Blob {
 
 /// A manifest or index.
 pub struct Document {
-    /// What it is.
-    pub media_type: String,
+    /// What it is, to its repository.
+    pub member: Arc<Member>,
     /// All of it.
     pub bytes: Bytes,
 }
@@ -134,21 +135,20 @@ impl Content for Cache {
     }
 
     fn blob(&self, repo: RepoId, digest: Digest) -> BoxFuture<'_, Result<Option<Blob>, Error>> {
+        if let Some(member) = self.store.known_member(&repo, &digest)
+            && let Some(opened) = self.store.known_blob(&digest, member.size)
+        {
+            let blob = blob(&self.store, &digest, &member, opened).map(Some);
+            return Box::pin(std::future::ready(blob));
+        }
         Box::pin(self.blocking(move |store| {
             let Some(member) = store.member(&repo, &digest).map_err(internal)? else {
                 return Ok(None);
             };
-            let Some((file, size, lease)) = store.open_blob(&digest).map_err(internal)? else {
+            let Some(opened) = store.open_blob(&digest).map_err(internal)? else {
                 return Ok(None);
             };
-            if member.media_type == MEDIA_LAYER {
-                store.touch(&digest, SystemTime::now());
-            }
-            if size != member.size {
-                return Err(damaged(&digest, &member, size));
-            }
-            let lease = Some(lease);
-            Ok(Some(Blob { file, size, lease }))
+            blob(store, &digest, &member, opened).map(Some)
         }))
     }
 
@@ -157,22 +157,28 @@ impl Content for Cache {
         repo: RepoId,
         digest: Digest,
     ) -> BoxFuture<'_, Result<Option<Document>, Error>> {
+        if let Some(member) = self.store.known_member(&repo, &digest)
+            && let Some(bytes) = self.store.known_document(&digest)
+        {
+            let known = Some(Document { member, bytes });
+            return Box::pin(std::future::ready(Ok(known)));
+        }
         Box::pin(self.blocking(move |store| {
             let Some(member) = store.member(&repo, &digest).map_err(internal)? else {
                 return Ok(None);
             };
             let bytes = store.read_blob(&digest).map_err(internal)?;
-            Ok(bytes.map(|bytes| Document {
-                media_type: member.media_type,
-                bytes: bytes.into(),
-            }))
+            Ok(bytes.map(|bytes| Document { member, bytes }))
         }))
     }
 
     fn index(&self, digest: Digest) -> BoxFuture<'static, Result<Bytes, Error>> {
+        if let Some(bytes) = self.store.known_document(&digest) {
+            return Box::pin(std::future::ready(Ok(bytes)));
+        }
         let read = blocking(self.store.clone(), move |store| {
             match store.read_blob(&digest).map_err(internal)? {
-                Some(bytes) => Ok(bytes.into()),
+                Some(bytes) => Ok(bytes),
                 // It was there a moment ago.
                 None => Err(Error::new(
                     Kind::Unavailable,
@@ -205,6 +211,19 @@ async fn filled(
             Found::Filling(mut flight, _) => flight.done().await.map_err(|e| (*e).clone()),
         },
     }
+}
+
+/// A blob that its repository knows as `member`: its use is noted, if it is one that counts.
+fn blob(store: &Store, digest: &Digest, member: &Member, opened: Opened) -> Result<Blob, Error> {
+    let Opened { file, size, lease } = opened;
+    if member.media_type == MEDIA_LAYER {
+        store.touch(digest, SystemTime::now());
+    }
+    if size != member.size {
+        return Err(damaged(digest, member, size));
+    }
+    let lease = Some(lease);
+    Ok(Blob { file, size, lease })
 }
 
 async fn blocking<T, F>(store: Arc<Store>, work: F) -> Result<T, Error>

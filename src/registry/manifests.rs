@@ -130,12 +130,12 @@ pub async fn by_digest(
 ) -> Result<Response<Body>, Error> {
     let found = content.document(name.repo().clone(), digest).await?;
     let document = found
-        .filter(|d| matches!(&*d.media_type, MEDIA_INDEX | MEDIA_MANIFEST))
+        .filter(|d| matches!(&*d.member.media_type, MEDIA_INDEX | MEDIA_MANIFEST))
         .ok_or_else(|| unknown(name, &digest))?;
     if reply::has_already(headers, &digest) {
         return Ok(reply::not_modified(&digest));
     }
-    let mut response = reply::typed(&document.media_type, document.bytes);
+    let mut response = reply::typed(&document.member.media_type, document.bytes);
     reply::immutable(response.headers_mut(), &digest);
     Ok(response)
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::content::{Blob, Document, Image};
 use super::*;
+use crate::store::Member;
 use crate::fill::{Asker, Outcome, Ready};
 use crate::image::ImageName;
 use crate::oci::{Digest, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Tag};
@@ -127,7 +128,7 @@ impl Content for Scripted {
                 file.write_all(&layer()).unwrap();
                 let size = layer().len() as u64;
                 Blob {
-                    file,
+                    file: file.into(),
                     size,
                     lease: None,
                 }
@@ -149,7 +150,10 @@ impl Content for Scripted {
             .into_iter()
             .find(|(_, bytes)| repo.id() == "org/model" && Digest::of(bytes) == digest)
             .map(|(media, bytes)| Document {
-                media_type: media.into(),
+                member: Arc::new(Member {
+                    media_type: media.into(),
+                    size: bytes.len() as u64,
+                }),
                 bytes: bytes.into(),
             });
         Box::pin(async { Ok(found) })

@@ -221,7 +221,10 @@ impl Store {
             if gone.bytes() >= until {
                 break;
             }
-            let out = || blobs::take_out(&self.root, digest);
+            let out = || {
+                self.hot.gone(digest);
+                blobs::take_out(&self.root, digest)
+            };
             match self.leases.unless_leased(digest, out).transpose()? {
                 Some(Some(size)) => {
                     self.room.removed(size);
@@ -276,6 +279,7 @@ impl Store {
         keys.retain(|key| !still.contains(key));
         let lost = lost_members(cached, references);
         self.indexed(|index| index.forget(&keys, &lost))?;
+        self.hot.changed();
         self.stamp(writing)?;
         self.take_out(&free, u64::MAX, gone)?;
         gone.images += dropped.len() as u64;

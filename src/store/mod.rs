@@ -19,6 +19,7 @@ mod facts;
 mod finished;
 mod gc;
 mod healing;
+mod hot;
 mod index;
 mod layout;
 mod leases;
@@ -44,6 +45,7 @@ pub use budget::{Bytes, Limit, Limits, MinFree, Reservation, Used, Wanted};
 pub use error::StoreError;
 pub use evict::Evictions;
 pub use gc::{Removal, Removed, Sweep};
+pub use hot::Opened;
 pub use layout::Reference;
 pub use leases::Lease;
 pub use staging::{Order, Staging};
@@ -102,6 +104,7 @@ pub struct Store {
     /// Whoever makes room has this; before `writing`.
     reserving: Mutex<()>,
     leases: leases::Leases,
+    hot: hot::Hot,
     usage: usage::Usage,
     room: Arc<budget::Room>,
     evictions: Evictions,
@@ -143,6 +146,7 @@ impl Store {
             writing: Mutex::new(()),
             reserving: Mutex::new(()),
             leases: leases::Leases::default(),
+            hot: hot::Hot::default(),
             usage,
             room: Arc::new(room),
             evictions: Evictions::default(),
@@ -158,18 +162,6 @@ impl Store {
         &self.root
     }
 
-    /// Whether `digest` (an index, manifest, config or layer) is part of an image of `repo`, whose letters are folded.
-    pub fn member(&self, repo: &RepoId, digest: &Digest) -> Result<Option<Member>, StoreError> {
-        self.indexed(|index| index.member(repo, digest))
-    }
-
-    /// Opens a published blob and tells its length; `None` if it is not there. It stays while the lease is held.
-    pub fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64, Lease)>, StoreError> {
-        let lease = self.lease(digest);
-        let opened = blobs::open(&self.root, digest)?;
-        Ok(opened.map(|(file, size)| (file, size, lease)))
-    }
-
     /// Keeps a blob from being deleted, if it is there. Take it first, then look.
     pub fn lease(&self, digest: &Digest) -> Lease {
         self.leases.take(*digest)
@@ -183,11 +175,6 @@ impl Store {
     /// What was evicted since the start.
     pub const fn evictions(&self) -> &Evictions {
         &self.evictions
-    }
-
-    /// Reads a whole small blob (a manifest, config or index), at most 4 MiB.
-    pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        blobs::read(&self.root, digest)
     }
 
     /// Reads the concatenation of some ranges of a blob; `None` if it is not there. For small files inside a layer.
@@ -250,8 +237,8 @@ impl Store {
         self.lock_layout().commits(repo)
     }
 
-    /// The image of a key, if all its layers and documents are there.
-    pub fn image(&self, key: &ImageKey) -> Result<Option<Stored>, StoreError> {
+    /// The image under `key`, if all of its blobs are here.
+    fn look_for_image(&self, key: &ImageKey) -> Result<Option<Stored>, StoreError> {
         let Some((stored, blobs)) = self.indexed(|index| index.image(key))? else {
             return Ok(None);
         };
@@ -367,6 +354,12 @@ impl Store {
         Ok(stored)
     }
 
+    /// Whether a tag is noted to mean this image: noting it again would change nothing.
+    pub fn has_noted(&self, key: &ImageKey, stored: Stored, tag: &Tag) -> bool {
+        let known = self.reference(&key.name, tag);
+        known.is_some_and(|k| k.index == stored.index) && !self.behind.load(Relaxed)
+    }
+
     /// Notes that a tag now means a commit whose image is in the store already. One that has just been evicted is not noted.
     pub fn set_tag(
         &self,
@@ -376,8 +369,7 @@ impl Store {
         tag: &Tag,
         now: SystemTime,
     ) -> Result<(), StoreError> {
-        let known = self.reference(&key.name, tag);
-        if known.is_some_and(|k| k.index == stored.index) && !self.behind.load(Relaxed) {
+        if self.has_noted(key, stored, tag) {
             return Ok(());
         }
         let reference = Reference {

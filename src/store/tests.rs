@@ -76,7 +76,7 @@ fn assert_whole(root: &Path, image: &NewImage, stored: Stored) {
             .member(&folded, &document.descriptor.digest)
             .expect("an index");
         assert_eq!(
-            member.map(|m| m.media_type).as_ref(),
+            member.map(|m| m.media_type.clone()).as_ref(),
             Some(&document.descriptor.media_type)
         );
     }
@@ -269,4 +269,32 @@ fn more_than_the_disk_has_is_told_as_full() {
             .count(),
         0
     );
+}
+
+#[test]
+fn what_was_asked_for_is_remembered_until_its_image_is_removed() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (image, stored) = publish(root.path());
+    let store = Store::open(root.path()).expect("a store");
+    let repo = image.repo.folded();
+    let layer = image.layers[0].descriptor.digest;
+    let size = image.layers[0].descriptor.size;
+    let remembered = |store: &Store| {
+        [
+            store.known_image(&image.key).is_some(),
+            store.known_member(&repo, &layer).is_some(),
+            store.known_blob(&layer, size).is_some(),
+            store.known_document(&stored.index).is_some(),
+        ]
+    };
+    assert_eq!(remembered(&store), [false; 4]);
+
+    store.image(&image.key).expect("an index");
+    store.member(&repo, &layer).expect("an index");
+    drop(store.open_blob(&layer).expect("a file"));
+    store.read_blob(&stored.index).expect("a file");
+    assert_eq!(remembered(&store), [true; 4]);
+
+    store.remove("org/model", None).expect("removed");
+    assert_eq!(remembered(&store), [false; 4]);
 }

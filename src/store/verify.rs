@@ -200,6 +200,7 @@ impl Store {
         fs::create_dir_all(&folder).map_err(StoreError::io("making quarantine"))?;
         let _writing = self.lock_writing();
         let target = folder.join(finding.digest.hex());
+        self.hot.gone(&finding.digest);
         if let Some(size) = blobs::move_to(&self.root, &finding.digest, &target)? {
             self.room.removed(size);
             tracing::warn!(digest = %finding.digest, "a bad blob is moved to quarantine");
