@@ -416,7 +416,11 @@ fn hidden(head: String, get: &str) -> String {
 async fn result(response: Response, seen: bool) -> String {
     let status = response.status().as_u16();
     if status < 400 {
-        return status.to_string();
+        // To its end: what was answered early is only then there for whoever asks next.
+        return match response.bytes().await {
+            Ok(_) => status.to_string(),
+            Err(_) => format!("{status}, cut off"),
+        };
     }
     let challenge = header(&response, "www-authenticate");
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Promise: a server that is offline answers with what it has, says what it has not, and sends no packet to the upstream.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hf_oci::fill::Outcome;
 
@@ -37,15 +37,10 @@ async fn cached_tags_and_commits_are_served_and_nobody_is_asked() {
         wanted(&hub, "Org/Demo", "main"),
         hub.sha("Org/Demo", "main"),
     );
-    let begun = Instant::now();
     assert!(proxy.files("org/demo", "main").await == files);
     assert!(proxy.files("org/demo", &sha).await == files);
     assert!(proxy.files("org/demo", &sha[..9]).await == files);
     assert_eq!(proxy.files("org/demo/onnx", "main").await.len(), 1);
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "nothing was waited for"
-    );
     let tags = proxy.get("/v2/org/demo/tags/list").await;
     let tags = tags.bytes().await.expect("a body");
     let tags: serde_json::Value = serde_json::from_slice(&tags).expect("JSON");
