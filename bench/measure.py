@@ -98,7 +98,7 @@ class Server:
             if self.process.poll() is not None:
                 break
             time.sleep(0.005)
-        fail(f"a server did not start: {self.log.read_text(errors='replace')[-500:]}")
+        fail(f"a server did not start: {self.said()}")
 
     def wait_for(self, path):
         """Waits for an answer of a server that tells nothing."""
@@ -109,7 +109,11 @@ class Server:
                     return
             except OSError:
                 time.sleep(0.05)
-        fail(f"a server did not start: {self.log.read_text(errors='replace')[-500:]}")
+        fail(f"a server did not start: {self.said()}")
+
+    def said(self):
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-500:]
 
     def family(self):
         """Its processes: itself and its children."""
@@ -202,6 +206,11 @@ def settle():
     """Writes out what others have left in the page cache, so that nobody pays for it later."""
     os.sync()
     time.sleep(0.2)
+
+
+def pause():
+    """Between two looks at what will be there soon."""
+    time.sleep(0.05)
 
 
 def median(values):

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import measure
 
@@ -14,10 +13,11 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 SLICE = 64 << 10
 CONNECTIONS = 16
 
-# Reads one answer to its end into one buffer, and tells how many bytes came.
+# Reads one answer to its end into one buffer, and tells how many bytes came, and from when to when on the machine's clock.
 READER = """
-import socket, sys
+import socket, sys, time
 host, port, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+begun = time.monotonic()
 with socket.create_connection((host, port)) as connection:
     connection.sendall(f'GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n'.encode())
     buffer, count = memoryview(bytearray(1 << 20)), 0
@@ -25,7 +25,7 @@ with socket.create_connection((host, port)) as connection:
         if count == 0 and not bytes(buffer[:12]).startswith(b'HTTP/1.1 200'):
             sys.exit('not a 200')
         count += got
-print(count)
+print(count, begun, time.monotonic())
 """
 
 # What wrk asks, and its figures as one line of JSON.
@@ -175,13 +175,13 @@ def whole(server, image, connections):
     """The whole blob, by so many readers at once."""
     host, port = re.match(r"http://([\d.]+):(\d+)", server.url).groups()
     command = [sys.executable, "-c", READER, host, port, image.blob]
-    cpu, begun = server.cpu(), time.monotonic()
+    cpu = server.cpu()
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, env=measure.environment()) for _ in range(connections)]
-    counts = [reader.communicate()[0] for reader in readers]
-    wall = time.monotonic() - begun
-    if any(reader.returncode for reader in readers) or any(int(count) < image.size for count in counts):
+    told = [reader.communicate()[0].split() for reader in readers]
+    if any(reader.returncode for reader in readers) or any(int(count) < image.size for count, _, _ in told):
         measure.fail("a reader failed")
     total = image.size * connections
+    wall = max(float(end) for _, _, end in told) - min(float(begun) for _, begun, _ in told)
     return {"rate": total / wall / 1e9, "cost": (server.cpu() - cpu) / total * 1e9}
 
 
