@@ -19,6 +19,7 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "re
 # As in tests/e2e: other binaries than those of the target folder.
 HF_OCI = pathlib.Path(os.environ.get("HF_OCI", TARGET / "hf-oci"))
 HUB = pathlib.Path(os.environ.get("HUB", TARGET / "examples/hub"))
+LIMITS = pathlib.Path(os.environ.get("LIMITS", TARGET / "examples/limits"))
 TICKS = os.sysconf("SC_CLK_TCK")
 CHUNK = 4 << 20
 
@@ -190,6 +191,11 @@ def get(url, headers=()):
     """A whole answer."""
     given = [word for header in headers for word in ("-H", header)]
     return run("curl", "-fsSL", *given, url)[2]
+
+
+def whole_chunks(gib):
+    """Bytes of so many GiB, cut to whole chunks of a layer."""
+    return int(gib * (1 << 30)) // CHUNK * CHUNK
 
 
 def random_file(path, size):
