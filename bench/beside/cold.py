@@ -141,7 +141,7 @@ class Cold:
 
     def olah(self, again):
         """curl through olah, its cache empty or filled by the same request; the seconds of processor are olah's."""
-        server = tools.olah(self.work, self.hub, self.cdn("medium")[0])
+        front, server = tools.olah(self.work, self.hub, self.cdn("medium")[0])
         try:
             url = f"{server.url}/org/medium/resolve/main/model.safetensors"
             for _ in range(2 if again else 1):
@@ -152,6 +152,7 @@ class Cold:
                     measure.fail("olah: another size")
         finally:
             server.stop()
+            front.stop()
         shutil.rmtree(self.work.path / "olah")
         return result
 

@@ -117,16 +117,18 @@ def modelcar(hub, home, repository, registry, spool):
 
 def olah(work, hub, cdn):
     """olah as a mirror of the simulator, whose large files are at `cdn` (host and port)."""
-    port = measure.free_port()
-    host = re.sub("^http://", "", hub.url)
     folder = work.path / "olah"
     folder.mkdir()
+    host, port = f"127.0.0.1:{measure.free_port()}", measure.free_port()
+    script = pathlib.Path(__file__).with_name("paths_info.py")
+    front = measure.Server(work, "front", [sys.executable, script, host.rpartition(":")[2], re.sub("^http://", "", hub.url)], f"http://{host}")
+    front.wait_for("/api/models/org/medium")
     words = ["--host", "127.0.0.1", "--port", port, "--hf-scheme", "http", "--hf-netloc", host, "--hf-lfs-netloc", cdn]
     words += ["--mirror-netloc", f"127.0.0.1:{port}", "--mirror-lfs-netloc", f"127.0.0.1:{port}"]
     words += ["--repos-path", folder / "repos", "--log-path", folder / "logs"]
     server = measure.Server(work, "olah", [find("olah-cli"), *words], f"http://127.0.0.1:{port}", **QUIET, HF_HOME=folder)
     server.wait_for("/api/models/org/large")
-    return server
+    return front, server
 
 
 CONTAINERD = """
