@@ -91,7 +91,7 @@ class Server:
 
     def address(self):
         """Waits for the line that tells it."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while time.monotonic() < end:
             told = re.search(r"listening on (http://127\.0\.0\.1:\d+)", self.log.read_text(errors="replace"))
             if told:
@@ -152,12 +152,14 @@ class Server:
 
 
 def measured(*command, env=None, seconds=1800, **more):
-    """A command to its end, at most so many seconds: its wall and processor seconds, peak memory in bytes, and output."""
+    """A command to its end, at most so many seconds: its wall and processor seconds, peak memory in bytes (0 for a short one), and output."""
     command = [str(word) for word in command]
     begun = time.monotonic()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env or environment(), **more)
     guard = threading.Timer(seconds, child.kill)
     guard.start()
+    watch = Watch(child.pid)
+    watch.start()
     try:
         out = child.stdout.read()
         # Unlike Popen.wait, it tells what this child has used, and its children with it.
@@ -165,13 +167,31 @@ def measured(*command, env=None, seconds=1800, **more):
         child.returncode = os.waitstatus_to_exitcode(status)
     finally:
         guard.cancel()
+        watch.ended.set()
         if child.returncode is None:
             child.kill()
             child.wait()
     wall = time.monotonic() - begun
     if child.returncode:
         fail(f"{' '.join(command)[:300]} ended with {child.returncode}: {out.decode(errors='replace')[-2000:]}")
-    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss << 10, "out": out}
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": watch.peak, "out": out}
+
+
+class Watch(threading.Thread):
+    """Looks at a process's peak of memory until it has ended. What wait4 tells is at least this script's own, which started it."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.status, self.ended, self.peak = pathlib.Path(f"/proc/{pid}/status"), threading.Event(), 0
+
+    def run(self):
+        while not self.ended.wait(0.05):
+            try:
+                told = re.search(r"VmHWM:\s+(\d+)", self.status.read_text())
+            except OSError:
+                return
+            if told:
+                self.peak = max(self.peak, int(told[1]) << 10)
 
 
 def run(*command, **more):

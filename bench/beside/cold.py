@@ -190,34 +190,39 @@ def architecture():
 
 def plain_image(path, source, size):
     """An OCI archive of one image with one layer, a plain tar of the first `size` bytes of a file."""
+    layer = path.with_suffix(".layer")
+    with tarfile.open(layer, mode="w") as tar, open(source, "rb") as file:
+        tar.addfile(entry("model.safetensors", size), file)
+    with open(layer, "rb") as file:
+        tarred = {"digest": f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}", "size": layer.stat().st_size}
     blobs = {}
 
-    def blob(content):
+    def blob(value):
+        content = json.dumps(value).encode()
         digest = hashlib.sha256(content).hexdigest()
-        blobs[digest] = content
+        blobs[f"blobs/sha256/{digest}"] = content
         return {"digest": f"sha256:{digest}", "size": len(content)}
 
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar, open(source, "rb") as file:
-        info = tarfile.TarInfo("model.safetensors")
-        info.size = size
-        tar.addfile(info, file)
-    tarred = blob(layer.getbuffer())
-    config = {"architecture": architecture(), "os": "linux", "rootfs": {"type": "layers", "diff_ids": [tarred["digest"]]}}
     kind = "application/vnd.oci.image"
+    config = {"architecture": architecture(), "os": "linux", "rootfs": {"type": "layers", "diff_ids": [tarred["digest"]]}}
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{kind}.manifest.v1+json",
-        "config": {"mediaType": f"{kind}.config.v1+json", **blob(json.dumps(config).encode())},
+        "config": {"mediaType": f"{kind}.config.v1+json", **blob(config)},
         "layers": [{"mediaType": f"{kind}.layer.v1.tar", **tarred}],
     }
     name = {"io.containerd.image.name": "localhost/peers:plain", "org.opencontainers.image.ref.name": "plain"}
-    entry = {"mediaType": f"{kind}.manifest.v1+json", **blob(json.dumps(manifest).encode()), "annotations": name}
-    files = {f"blobs/sha256/{digest}": content for digest, content in blobs.items()}
-    files["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
-    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    listed = {"mediaType": f"{kind}.manifest.v1+json", **blob(manifest), "annotations": name}
+    files = {**blobs, "oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [listed]}).encode()
     with tarfile.open(path, "w") as tar:
+        tar.add(layer, f"blobs/sha256/{tarred['digest'].removeprefix('sha256:')}")
         for inside, content in files.items():
-            info = tarfile.TarInfo(inside)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+            tar.addfile(entry(inside, len(content)), io.BytesIO(content))
+    layer.unlink()
+
+
+def entry(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info

@@ -152,11 +152,13 @@ class Converter:
         folder.mkdir()
         (folder / "config.toml").write_text(CONTAINERD.format(folder=folder))
         self.socket = folder / "sock"
-        self.server = measure.Server(work, "containerd", ["containerd", "--config", folder / "config.toml"], "")
+        self.server = measure.Server(work, "containerd", ["containerd", "--config", folder / "config.toml"], f"unix://{self.socket}")
         for _ in range(200):
-            if subprocess.run(self.command("version"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+            if subprocess.run(self.command("images", "ls", "-q"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
                 break
             measure.pause()
+        else:
+            measure.fail(f"containerd did not start: {self.server.said()}")
         self.call("images", "import", "--no-unpack", image)
 
     def command(self, *words):
