@@ -27,9 +27,9 @@ class Cold:
         self.work, self.args = work, args
         self.sizes = {"large": measure.whole_chunks(args.size), "medium": measure.whole_chunks(args.peer_size)}
         self.repos = work.path / "repos"
-        measure.progress(f"cold: making {sum(self.sizes.values()) / GIB:.2f} GiB of random bytes")
+        measure.progress(f"cold: making {sum(self.sizes.values()) / GIB:.2f} GiB of weights")
         for name, size in self.sizes.items():
-            measure.random_file(self.file(name), size)
+            measure.weights_file(self.file(name), size)
         filling.small_files(self.repos / "models/org/small")
         self.hub = work.hub(self.repos)
         self.home = work.path / "home"

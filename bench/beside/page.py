@@ -40,7 +40,7 @@ def tables(parts):
         heads = ["", "wall s", "CPU s", "peak MiB"]
         yield "Cold, 2,000 files of 20 KiB", heads, [[words, *cells(lambda: small_row(figures, name), 3)] for name, words in SMALL]
     if "warm" in parts:
-        heads = ["", *(column for side in SIDES for column in (side, "CPU", "p99")[: 3 if side == "hf-oci" else 3])]
+        heads = ["", *(column for side in SIDES for column in (side, "CPU", "p99"))]
         rows = [[words, *(cell for side in SIDES for cell in cells(lambda: warm_row(figures, side, case), 3))] for case, words in WARM]
         yield "Warm", heads, rows
     state = [*state_rows(figures, parts)]
@@ -108,6 +108,10 @@ def markdown(heads, rows):
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
 
 
+def times(count):
+    return "1 run" if count == 1 else f"{count} runs"
+
+
 def page(run, chart):
     """docs/performance.md of a run; `chart` is the name of its drawing."""
     parts, found = run["parts"], targets.goals(run["parts"])
@@ -116,14 +120,14 @@ def page(run, chart):
     counted = f"{verdicts.count(True)} of {len(found)} goals met, {missed} not met"
     if None in verdicts:
         counted += f", {verdicts.count(None)} not measured"
-    notes = dict.fromkeys(f"* {goal.what}: {goal.how}." for goal in found)
+    notes = dict.fromkeys(f"* *{goal.words}*: {goal.how}." for goal in found)
     shown = "\n\n".join(f"### {title}\n\n{markdown(heads, rows)}" for title, heads, rows in tables(parts))
     used = "; ".join(f"{name} {version or 'not installed'}" for name, version in run["versions"].items())
     return f"""# Performance
 
 <!-- Written by bench/peers. Do not edit: run it. -->
 
-{run["machine"]}. {run["runs"]} runs, every case in turn; medians. {counted}.
+{run["machine"]}. {times(run["runs"])}, every case in turn; medians. {counted}.
 
 ![Chart]({chart})
 
@@ -145,7 +149,9 @@ Everything is on loopback: a simulator of the Hub and its CDN, servers, and clie
 cache. hf-oci and the plain download end when the disk has what they wrote; `curl + sha256sum`, `hf download`, oci-modelcar, olah and
 ctr-remote do not wait for it. Programs that are slow are measured with smaller files, and their seconds given per GiB: the column "file" says
 which. In the warm part no server logs requests, nginx has `sendfile on` and keeps files open, docker-registry keeps descriptors in memory.
-The 10,000 and 100,000 images are one image under so many names. The large files are random bytes, those of the scaling part mostly holes.
+The 10,000 and 100,000 images are one image under so many names. The large files of the cold part hold numbers as models do (16 bits each,
+normally distributed), which a compressor takes longer for than for random bytes; the others do not care. Those of the memory and scaling
+parts are mostly holes. Seconds of `hf download` stand for the first half of `hf download` and `ctr-remote`, at the size given.
 
 {used}.
 
