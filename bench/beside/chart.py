@@ -4,7 +4,7 @@ from html import escape
 
 from .goals import Figures, Missing
 
-WIDTH, LEFT, RIGHT, BAR, ROW = 880, 250, 110, 16, 24
+WIDTH, LEFT, RIGHT, BAR, ROW = 880, 250, 150, 16, 24
 STYLE = """
     .page { fill: #ffffff; stroke: #d0d7de; }
     .ours { fill: #2da44e; }
@@ -77,7 +77,7 @@ def svg(run):
             shapes.append(f'<rect class="{kind}" x="{LEFT}" y="{y - 13}" width="{width:.1f}" height="{BAR}" rx="2"/>')
             shapes.append(f'<text class="small" x="{LEFT + width + 8:.1f}" y="{y}">{escape(words)}</text>')
         y += 44
-    height = y - 16
+    height = y + 6
     shapes.append(f'<text class="small" x="24" y="{height - 14}">{escape(run["machine"])}</text>')
     inside = "\n  ".join(shapes)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="title"
