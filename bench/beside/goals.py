@@ -73,13 +73,20 @@ class Figures:
         return self.median("warm", f"{side}, {case}", key)
 
     def limits(self, *names):
-        return sum(self.per_gib(name, "cpu") for name in names)
+        """CPU seconds per GiB of the parts of the work together. Of writing it is the least of all runs: where the host of a virtual
+        machine has to fetch fresh pages, it takes several times as long, and the sum must not hide what hf-oci takes."""
+        return sum(self.least(name) if name == "write" else self.per_gib(name, "cpu") for name in names)
+
+    def least(self, name):
+        case = self.case("cold", name)
+        return min(run["cpu"] for run in case["runs"]) / case["bytes"] * GIB
 
 
 def cold(f):
     server = "CPU seconds of the server per GiB"
     yield server, "at most 1.35 × kernel + CRC + read + write", 1.35, True, "×", lambda: f.per_gib("hf-oci", "cpu") / f.limits(*LIMITS), (
-        "hf-oci's CPU seconds over the sum of those of the fused kernel, one CRC-32, one read from a socket and one write, each alone"
+        "hf-oci's CPU seconds over the sum of those of the fused kernel, one CRC-32, one read from a socket and one write, each alone; of the write the "
+        "least of all runs"
     )
     passes = ("four passes of sha2", *LIMITS[1:])
     yield server, "at most 0.65 × four passes of sha2 + the rest", 0.65, True, "×", lambda: f.per_gib("hf-oci", "cpu") / f.limits(*passes), (
