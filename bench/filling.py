@@ -35,7 +35,7 @@ def fill(work, hub, models, size, words=()):
 
 
 def ask(proxy, model):
-    command = ["curl", "-fsS", "-H", ACCEPT, f"{proxy.url}/v2/org/{model}/manifests/main"]
+    command = ["curl", "-fsS", "-m", "1800", "-H", ACCEPT, f"{proxy.url}/v2/org/{model}/manifests/main"]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=measure.environment())
 
 
