@@ -1,4 +1,4 @@
-"""What bench/cold and bench/warm share: servers on loopback, their clocks, tables, and a clean-up that leaves nothing behind."""
+"""What the scripts of bench/ share: servers on loopback, clocks, tables, and a clean-up that leaves nothing behind."""
 
 import os
 import pathlib
@@ -7,14 +7,20 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+# As in tests/e2e: other binaries than those of the target folder.
+HF_OCI = pathlib.Path(os.environ.get("HF_OCI", TARGET / "hf-oci"))
+HUB = pathlib.Path(os.environ.get("HUB", TARGET / "examples/hub"))
+LIMITS = pathlib.Path(os.environ.get("LIMITS", TARGET / "examples/limits"))
 TICKS = os.sysconf("SC_CLK_TCK")
 CHUNK = 4 << 20
 
@@ -28,15 +34,16 @@ def need(**packages):
     missing = sorted({package for command, package in packages.items() if not shutil.which(command)})
     if missing:
         fail(f"commands are missing; on Debian: apt-get install {' '.join(missing)}")
-    for program in (TARGET / "hf-oci", TARGET / "examples/hub"):
+    for program in (HF_OCI, HUB):
         if not program.exists():
             fail(f"{program} is not there; run: cargo build --release --bins --examples")
 
 
-def environment():
-    """The caller's, without what would send loopback requests elsewhere or change a server's settings."""
-    dropped = re.compile(r"(HF_|HUGGING_FACE_)|(http|https|all|no)_proxy$", re.IGNORECASE)
-    return {name: value for name, value in os.environ.items() if not dropped.match(name)}
+def environment(**more):
+    """The caller's, without what would send loopback requests elsewhere or change a server's settings, and with `more`."""
+    dropped = re.compile(r"(HF_|HUGGING_FACE_|OCI_)|(http|https|all|no)_proxy$", re.IGNORECASE)
+    kept = {name: value for name, value in os.environ.items() if not dropped.match(name)}
+    return {**kept, **{name: str(value) for name, value in more.items()}}
 
 
 class Work:
@@ -63,37 +70,37 @@ class Work:
 
     def hub(self, repositories):
         """The simulator on a folder of repositories."""
-        return Server(self, "hub", [TARGET / "examples/hub", repositories])
+        return Server(self, "hub", [HUB, repositories])
 
     def proxy(self, hub, data, *more):
         """hf-oci with the data folder `data`."""
-        command = [TARGET / "hf-oci", "serve", "--listen", "127.0.0.1:0", "--data-dir", data, "--upstream", hub.url]
+        command = [HF_OCI, "serve", "--listen", "127.0.0.1:0", "--data-dir", data, "--upstream", hub.url]
         return Server(self, "hf-oci", [*command, *more])
 
 
 class Server:
     """A server that runs until it is stopped, and its clocks."""
 
-    def __init__(self, work, name, command, url=None):
+    def __init__(self, work, name, command, url=None, **more):
         self.work = work
         self.log = work.path / f"{name}.log"
         with open(self.log, "wb") as log:
             command = [str(word) for word in command]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment())
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(**more))
         work.servers.append(self)
         self.url = url or self.address()
 
     def address(self):
         """Waits for the line that tells it."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while time.monotonic() < end:
             told = re.search(r"listening on (http://127\.0\.0\.1:\d+)", self.log.read_text(errors="replace"))
             if told:
                 return told[1]
             if self.process.poll() is not None:
                 break
-            time.sleep(0.05)
-        fail(f"a server did not start: {self.log.read_text(errors='replace')[-500:]}")
+            time.sleep(0.005)
+        fail(f"a server did not start: {self.said()}")
 
     def wait_for(self, path):
         """Waits for an answer of a server that tells nothing."""
@@ -104,7 +111,11 @@ class Server:
                     return
             except OSError:
                 time.sleep(0.05)
-        fail(f"a server did not start: {self.log.read_text(errors='replace')[-500:]}")
+        fail(f"a server did not start: {self.said()}")
+
+    def said(self):
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-500:]
 
     def family(self):
         """Its processes: itself and its children."""
@@ -123,8 +134,12 @@ class Server:
 
     def peak(self):
         """The most memory it has had, in bytes."""
+        return self.memory("VmHWM")
+
+    def memory(self, what="VmRSS"):
+        """The memory that it has, in bytes, its children left out."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) << 10
+        return int(re.search(rf"{what}:\s+(\d+)", status)[1]) << 10
 
     def stop(self):
         self.process.terminate()
@@ -137,16 +152,53 @@ class Server:
             self.work.servers.remove(self)
 
 
+def measured(*command, env=None, seconds=1800, **more):
+    """A command to its end, at most so many seconds: its wall and processor seconds, peak memory in bytes (0 for a short one), and output."""
+    command = [str(word) for word in command]
+    begun = time.monotonic()
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env or environment(), **more)
+    guard = threading.Timer(seconds, child.kill)
+    guard.start()
+    watch = Watch(child.pid)
+    watch.start()
+    try:
+        out = child.stdout.read()
+        # Unlike Popen.wait, it tells what this child has used, and its children with it.
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        guard.cancel()
+        watch.ended.set()
+        if child.returncode is None:
+            child.kill()
+            child.wait()
+    wall = time.monotonic() - begun
+    if child.returncode:
+        fail(f"{' '.join(command)[:300]} ended with {child.returncode}: {out.decode(errors='replace')[-2000:]}")
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": watch.peak, "out": out}
+
+
+class Watch(threading.Thread):
+    """Looks at a process's peak of memory until it has ended. What wait4 tells is at least this script's own, which started it."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.status, self.ended, self.peak = pathlib.Path(f"/proc/{pid}/status"), threading.Event(), 0
+
+    def run(self):
+        while not self.ended.wait(0.05):
+            try:
+                told = re.search(r"VmHWM:\s+(\d+)", self.status.read_text())
+            except OSError:
+                return
+            if told:
+                self.peak = max(self.peak, int(told[1]) << 10)
+
+
 def run(*command, **more):
     """A command to its end: its wall and processor seconds, and its output."""
-    before, begun = os.times(), time.monotonic()
-    command = [str(word) for word in command]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(), **more)
-    wall, after = time.monotonic() - begun, os.times()
-    if done.returncode:
-        fail(f"{command[0]} ended with {done.returncode}")
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return wall, cpu, done.stdout
+    done = measured(*command, **more)
+    return done["wall"], done["cpu"], done["out"]
 
 
 def free_port():
@@ -162,6 +214,11 @@ def get(url, headers=()):
     return run("curl", "-fsSL", *given, url)[2]
 
 
+def whole_chunks(gib):
+    """Bytes of so many GiB, cut to whole chunks of a layer."""
+    return int(gib * (1 << 30)) // CHUNK * CHUNK
+
+
 def random_file(path, size):
     """A file that does not compress, like weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,10 +229,29 @@ def random_file(path, size):
             size -= len(part)
 
 
+def weights_file(path, size):
+    """A file as a model's weights are: numbers of 16 bits (bf16), normally distributed. It compresses to four fifths."""
+    normal = statistics.NormalDist(0, 0.02)
+    # The sign and the upper seven bits of the exponent; what is below is as good as random.
+    upper = bytes(struct.pack(">f", normal.inv_cdf((at + 0.5) / 256))[0] for at in range(256))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        while size:
+            part = bytearray(os.urandom(min(size, CHUNK)))
+            part[1::2] = part[1::2].translate(upper)
+            file.write(part)
+            size -= len(part)
+
+
 def settle():
     """Writes out what others have left in the page cache, so that nobody pays for it later."""
     os.sync()
     time.sleep(0.2)
+
+
+def pause():
+    """Between two looks at what will be there soon."""
+    time.sleep(0.05)
 
 
 def median(values):
