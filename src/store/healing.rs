@@ -42,7 +42,10 @@ impl Store {
             let index = self.index.index.read();
             let index = index.unwrap_or_else(PoisonError::into_inner);
             let gone = || StoreError::Index("it could not be made anew".to_owned());
-            call(index.as_ref().ok_or_else(gone)?)
+            let index = index.as_ref().ok_or_else(gone)?;
+            // sled panics on some damages, at the first look at them.
+            let called = catch_unwind(AssertUnwindSafe(|| call(index)));
+            called.unwrap_or_else(|_| Err(StoreError::Index("it is damaged".to_owned())))
         };
         match ask() {
             Err(StoreError::Index(why)) => {

@@ -81,22 +81,10 @@ impl Index {
         })
     }
 
-    /// Whether every value can be read, and the index is of this `index.json`.
+    /// Whether the index is of this `index.json`. Its values are not looked at: one that cannot be read later has the index made anew.
     pub(super) fn is_of(&self, layout: Option<Digest>) -> Result<bool, StoreError> {
         let stamp = self.meta.get(STAMP)?;
-        if stamp.as_deref() != layout.as_ref().map(|d| d.as_bytes().as_slice()) {
-            return Ok(false);
-        }
-        for value in self.images.iter().values() {
-            parse::<ImageValue>(&value?)?;
-        }
-        for value in self.layers.iter().values() {
-            parse::<LayerRecord>(&value?)?;
-        }
-        for value in self.members.iter().values() {
-            parse::<MemberValue>(&value?)?;
-        }
-        Ok(true)
+        Ok(stamp.as_deref() == layout.as_ref().map(|d| d.as_bytes().as_slice()))
     }
 
     /// Notes of which `index.json` this is the index.

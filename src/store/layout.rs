@@ -6,7 +6,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::facts::Facts;
 use super::{StoreError, blobs};
@@ -87,6 +89,13 @@ pub(super) fn mark(root: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// An `index.json`, its entries as they stand there.
+#[derive(Deserialize)]
+struct List<'a> {
+    #[serde(borrow)]
+    manifests: Option<Vec<&'a RawValue>>,
+}
+
 impl Layout {
     /// Reads `index.json`; a missing one is empty, a damaged one an error: it is the truth, and nothing may overwrite it.
     pub(super) fn read(root: &Path) -> Result<Self, StoreError> {
@@ -100,24 +109,26 @@ impl Layout {
 
     /// Understands the bytes of `index.json`, or tells why not.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|e| format!("its index.json is damaged ({e}); restore or remove it"))?;
-        let manifests = value["manifests"]
-            .as_array()
-            .ok_or("its index.json lists no manifests")?;
+        let damaged =
+            |e: serde_json::Error| format!("its index.json is damaged ({e}); restore or remove it");
+        // Entry by entry: as one tree, a long list would take ten times its length of memory.
+        let list: List = serde_json::from_slice(bytes).map_err(damaged)?;
+        let manifests = list.manifests.ok_or("its index.json lists no manifests")?;
         let mut layout = Self {
             digest: Some(Digest::of(bytes)),
             ..Self::default()
         };
         for entry in manifests {
-            match reference(entry) {
+            match serde_json::from_str(entry.get()).ok().and_then(reference) {
                 Some((reference, visibility)) => {
                     if let Some(repo) = reference.asked() {
                         layout.facts.read(&repo, &reference.repo, visibility);
                     }
                     layout.insert(reference);
                 }
-                None => layout.foreign.push(entry.clone()),
+                None => layout
+                    .foreign
+                    .push(serde_json::from_str(entry.get()).map_err(damaged)?),
             }
         }
         Ok(layout)
@@ -284,8 +295,7 @@ impl Reference {
 }
 
 /// The reference that a descriptor of ours stands for, and who may read it if that is told; `None` for any other descriptor.
-fn reference(entry: &Value) -> Option<(Reference, Option<Visibility>)> {
-    let descriptor: Descriptor = serde_json::from_value(entry.clone()).ok()?;
+fn reference(descriptor: Descriptor) -> Option<(Reference, Option<Visibility>)> {
     let text = |key: &str| descriptor.annotations.get(key).map(String::as_str);
     let (name, tag) = text(REF_NAME)?.rsplit_once(':')?;
     let visibility = text(VISIBILITY).and_then(|word| word.parse().ok());
