@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flight::remember;
 use super::layer::{Draft, Job, layer};
+use super::streams::Streams;
 use super::window::Source;
 use super::{Progress, Ready, Shared};
 use crate::error::{Error, Kind};
@@ -82,7 +82,7 @@ async fn fill_with(
             repo: order.repo.clone(),
             commit: order.key.commit,
             allowance: shared.memory.allowance(),
-            connections: Arc::new(Semaphore::new(shared.settings.connections.max(1))),
+            streams: Streams::new(shared.settings.connections),
             tasks,
         },
         shared: Arc::clone(&shared),

@@ -12,6 +12,7 @@ mod memory;
 mod outcome;
 mod progress;
 mod resolve;
+mod streams;
 mod upkeep;
 mod window;
 

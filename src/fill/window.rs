@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::stream::{self, Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::Shared;
 use super::memory::{Allowance, Buffer, Claim, Share};
+use super::streams::Streams;
 use crate::error::{Error, Kind};
 use crate::hub::{RemoteFile, UpstreamError};
 use crate::layer::{CHUNK, ChunkRef, Plan};
@@ -25,8 +26,8 @@ pub(super) struct Source {
     pub commit: Commit,
     /// What the fill may have of the memory of all.
     pub allowance: Allowance,
-    /// Bounds the parallel reads of one fill.
-    pub connections: Arc<Semaphore>,
+    /// The parallel reads of one fill.
+    pub streams: Streams,
     /// All that works for one fill: when it has ended, nothing holds a file or a connection for it.
     pub tasks: TaskTracker,
 }
@@ -96,8 +97,7 @@ struct Room {
 impl Room {
     async fn take(source: &Source, claim: &Claim, lens: &[u64]) -> Option<Self> {
         let share = source.shared.memory.take(claim, lens).await?;
-        let connections = Arc::clone(&source.connections);
-        let _connection = connections.acquire_owned().await.ok()?;
+        let _connection = source.streams.enter().await?;
         Some(Self { share, _connection })
     }
 }
@@ -136,6 +136,7 @@ async fn read(
     if at < buffers.len() {
         return Err(wrong_length(&file, &range, "less"));
     }
+    source.streams.done(range.end - range.start);
     Ok(buffers)
 }
 

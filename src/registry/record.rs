@@ -30,7 +30,8 @@ impl Record {
         Self {
             number,
             method: method.clone(),
-            path: path.chars().take(MAX_PATH).collect(),
+            // A path of a request is ASCII.
+            path: path.get(..MAX_PATH).unwrap_or(path).to_owned(),
             started: Instant::now(),
         }
     }
