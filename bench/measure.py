@@ -23,6 +23,7 @@ HUB = pathlib.Path(os.environ.get("HUB", TARGET / "examples/hub"))
 LIMITS = pathlib.Path(os.environ.get("LIMITS", TARGET / "examples/limits"))
 TICKS = os.sysconf("SC_CLK_TCK")
 CHUNK = 4 << 20
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def fail(message):
@@ -56,13 +57,19 @@ def scratch(folder, room):
     return folder
 
 
+def end(*_):
+    """A signal is an ordinary end, so that it cleans up; nothing interrupts that."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(1)
+
+
 class Work:
     """A scratch folder and the processes started in it. Both go at the end, whatever that is."""
 
     def __init__(self, folder, room):
-        # A signal is an ordinary end, so that it cleans up.
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: sys.exit(1))
+        for number in SIGNALS:
+            signal.signal(number, end)
         folder = scratch(folder, room)
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="hf-oci-bench.", dir=folder))
         self.servers = []
