@@ -60,7 +60,7 @@ def scratch(folder, room):
 def end(*_):
     """A signal is an ordinary end, so that it cleans up; nothing interrupts that."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
     sys.exit(1)
 
 
