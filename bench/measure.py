@@ -23,6 +23,7 @@ HUB = pathlib.Path(os.environ.get("HUB", TARGET / "examples/hub"))
 LIMITS = pathlib.Path(os.environ.get("LIMITS", TARGET / "examples/limits"))
 TICKS = os.sysconf("SC_CLK_TCK")
 CHUNK = 4 << 20
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def fail(message):
@@ -46,17 +47,30 @@ def environment(**more):
     return {**kept, **{name: str(value) for name, value in more.items()}}
 
 
+def scratch(folder, room):
+    """The folder for scratch files, if it has room for so many bytes beside what hf-oci leaves free (cache.min_free)."""
+    folder = folder or os.environ.get("TMPDIR", "/var/tmp")
+    usage = shutil.disk_usage(folder)
+    needed = room + usage.total // 20
+    if usage.free < needed:
+        fail(f"{folder} has {usage.free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed; --dir names another folder")
+    return folder
+
+
+def end(*_):
+    """A signal is an ordinary end, so that it cleans up; nothing interrupts that."""
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+    sys.exit(1)
+
+
 class Work:
     """A scratch folder and the processes started in it. Both go at the end, whatever that is."""
 
     def __init__(self, folder, room):
-        # A signal is an ordinary end, so that it cleans up.
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: sys.exit(1))
-        folder = folder or os.environ.get("TMPDIR", "/var/tmp")
-        free = shutil.disk_usage(folder).free
-        if free < room:
-            fail(f"{folder} has {free / 1e9:.1f} GB free and {room / 1e9:.1f} GB are needed; --dir names another folder")
+        for number in SIGNALS:
+            signal.signal(number, end)
+        folder = scratch(folder, room)
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="hf-oci-bench.", dir=folder))
         self.servers = []
 
@@ -252,6 +266,16 @@ def settle():
 def pause():
     """Between two looks at what will be there soon."""
     time.sleep(0.05)
+
+
+def fresh_pages(path, size):
+    """Has the system fetch the memory for a file of this size in the page cache. A virtual machine that gave it back to its host takes
+    several times as long for a write otherwise, or not, as it happens."""
+    piece = os.urandom(256 << 10)
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(size // len(piece)):
+            file.write(piece)
+    path.unlink()
 
 
 def median(values):

@@ -16,6 +16,8 @@ import serving
 from . import tools
 
 GIB = 1 << 30
+# What writes nothing.
+READERS = ("fused kernel", "four passes of sha2", "CRC-32", "socket read", "olah, again")
 HF_WORKERS = 16
 
 
@@ -168,8 +170,10 @@ class Cold:
         cases = self.cases()
         results = {name: {"bytes": size, "runs": []} for name, size, _ in cases}
         for turn in range(self.args.runs):
-            for name, _, case in cases:
+            for name, size, case in cases:
                 measure.settle()
+                if name not in READERS:
+                    measure.fresh_pages(self.work.path / "pages", size)
                 result = case()
                 results[name]["runs"].append(result)
                 measure.progress(f"cold, run {turn + 1}: {name}: {result['wall']:.2f} s, {result['cpu']:.2f} s of processor")

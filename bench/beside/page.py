@@ -147,7 +147,8 @@ CPU is that of the server where there is one, and of the program and its daemon 
 
 Everything is on loopback: a simulator of the Hub and its CDN, servers, and clients share the machine's cores. What is read is in the page
 cache. hf-oci and the plain download end when the disk has what they wrote; `curl + sha256sum`, `hf download`, oci-modelcar, olah and
-ctr-remote do not wait for it. Programs that are slow are measured with smaller files, and their seconds given per GiB: the column "file" says
+ctr-remote do not wait for it. Before each case that
+writes, the page cache has had the memory for it. Programs that are slow are measured with smaller files, and their seconds given per GiB: the column "file" says
 which. In the warm part no server logs requests, nginx has `sendfile on` and keeps files open, docker-registry keeps descriptors in memory.
 The 10,000 and 100,000 images are one image under so many names. The large files of the cold part hold numbers as models do (16 bits each,
 normally distributed), which a compressor takes longer for than for random bytes; the others do not care. Those of the memory and scaling
