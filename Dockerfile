@@ -4,7 +4,7 @@ FROM rust:1-alpine AS build
 RUN apk add --no-cache gcc musl-dev
 WORKDIR /src
 COPY . .
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,id=target-$TARGETPLATFORM,sharing=locked,target=/src/target \
     cargo build --release --locked && cp target/release/hf-oci /hf-oci && mkdir /empty
 
 FROM scratch
