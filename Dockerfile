@@ -2,6 +2,7 @@
 # hf-oci as one static binary, and nothing else.
 FROM rust:1-alpine AS build
 RUN apk add --no-cache gcc musl-dev
+ARG TARGETPLATFORM
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,id=target-$TARGETPLATFORM,sharing=locked,target=/src/target \
