@@ -429,6 +429,30 @@ mod tests {
         drop(frame);
     }
 
+    /// What is free of a [`FULL`] buffer once everybody else has let go of it.
+    async fn given_back(buffers: &Buffers) -> usize {
+        while buffers.free() < FULL {
+            tokio::task::yield_now().await;
+        }
+        buffers.free()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_dropped_while_it_waits_for_the_disk_gives_its_memory_back() {
+        let buffers = Buffers::new(FULL);
+        let bytes = pattern(300_000);
+        let layout = Layout::file(0..300_000);
+        let mut body = FileBody::new(blob(&bytes), layout, Digest::of(b""), None, &buffers);
+        if let State::Idle(source) = &mut body.state {
+            source.cached = false;
+        }
+        assert!(body.frame().now_or_never().is_none());
+        assert!(matches!(body.state, State::Reading(_)));
+        drop(body);
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), given_back(&buffers));
+        assert_eq!(waited.await, Ok(FULL));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
