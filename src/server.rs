@@ -5,7 +5,7 @@
 //! containerd and dockerd try TLS first, and fall back to plain HTTP only if they see that.
 //!
 //! Everything that a client can make this side hold is bounded: heads ([`MAX_HEAD`](connection::MAX_HEAD)), streams of an HTTP/2
-//! connection, requests over all connections (as many as connections), and request bodies, which are refused.
+//! connection, requests over all connections (one for each, and [`FURTHER`]), and request bodies, which are refused.
 
 mod activity;
 mod connection;
@@ -27,6 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use shutdown::Shutdown;
 pub use tls::{Tls, TlsError, certificates};
 pub use wire::{Piece, Wire};
+
+/// For so many connections that there may be, there is a place for one request besides the one that each of them may have.
+pub const FURTHER: usize = 4;
 
 /// The body of every answer. An error breaks the connection off.
 pub type Body = UnsyncBoxBody<Piece, io::Error>;
@@ -76,7 +79,7 @@ pub async fn run(
     let server = Arc::new(Server {
         handler,
         places: Arc::new(Semaphore::new(places)),
-        requests: Arc::new(Semaphore::new(places)),
+        further: Arc::new(Semaphore::new(places.div_ceil(FURTHER))),
         shutdown: shutdown.clone(),
         settings,
         tls: tls.clone(),
@@ -107,9 +110,9 @@ pub async fn run(
 struct Server {
     handler: Arc<dyn Handler>,
     places: Arc<Semaphore>,
-    /// Places for requests: an HTTP/2 connection has many of them, but not so many that all together have more than there may be
-    /// connections.
-    requests: Arc<Semaphore>,
+    /// Places for what an HTTP/2 connection asks for while it is being answered. Each connection has a place of its own besides, so
+    /// whoever takes all of these keeps nobody from being served.
+    further: Arc<Semaphore>,
     settings: ServerSettings,
     tls: Option<Arc<Tls>>,
     shutdown: Shutdown,

@@ -13,17 +13,17 @@ use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, timeout};
 
-use super::activity::{Activity, Stream, Tracked, Verdict};
+use super::activity::{Activity, Hold, Patience, Placed, Stream, Tracked, Verdict};
 use super::tls::too_slow;
 use super::wire::{Socket, Wire};
 use super::{Body, Handler, Piece, Server, Shutdown};
@@ -40,10 +40,16 @@ const MAX_BODY: u64 = 64 << 10;
 const MAX_STREAMS: u32 = 32;
 /// Streams that a client has reset and this side has not seen yet; beyond, the connection is ended (CVE-2023-44487).
 const MAX_RESETS: usize = 20;
+/// How long a stream waits for a place at most: less than clients wait for a head.
+const PLACE_WAIT: Duration = Duration::from_secs(20);
+/// How long a client may leave a further stream unread while others wait for a place: less than they wait.
+const HURRIED: Duration = Duration::from_secs(10);
 /// What a client may send of bodies that nobody reads.
 const WINDOW: u32 = 64 << 10;
 /// What is written to the system ahead of what the network takes: a client that does not read pins no more.
 const UNSENT: u32 = 256 << 10;
+/// What a client must take of its answer, or all that there is, in the time in which it may take nothing.
+const PROGRESS: usize = 64 << 10;
 /// What a refused connection may still send before it is closed, and for how long.
 const LAST_WORDS: u64 = 256 << 10;
 const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
@@ -127,14 +133,15 @@ where
     }
     let io = TokioIo::new(Guarded::new(io, head, settings.stall_timeout));
     let activity = Activity::new();
-    let (shared, streams) = (server.clone(), activity.clone());
+    let (handler, streams) = (server.handler.clone(), activity.clone());
+    let places = Places::of(server);
     // The frames of HTTP/2 hold bytes.
     let wire = wire.filter(|_| protocol == Protocol::Http1);
     let service = service_fn(move |mut request: Request<Incoming>| {
         if let Some(wire) = &wire {
             request.extensions_mut().insert(wire.clone());
         }
-        answer(shared.clone(), streams.begin(), request)
+        answer(handler.clone(), places.clone(), streams.begin(), request)
     });
     if protocol == Protocol::Http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -148,7 +155,12 @@ where
             .keep_alive_timeout(PONG_WITHIN)
             .serve_connection(io, service);
         let stop = http2::Connection::graceful_shutdown;
-        let over = || activity.over(settings.header_timeout, settings.stall_timeout);
+        let patience = Patience {
+            idle: settings.header_timeout,
+            stall: settings.stall_timeout,
+            hurried: HURRIED,
+        };
+        let over = || activity.over(&patience, || server.further.available_permits() == 0);
         until_drained(connection, stop, &server.shutdown, over).await??;
     } else {
         let connection = http1::Builder::new()
@@ -187,31 +199,81 @@ async fn until_drained<C: Future, O: Future<Output = Verdict>>(
     }
 }
 
-/// Has a request answered, once there is a place for it. It keeps the place until the end of its answer.
+/// The places that a connection's requests can have: one that is its own, and the common ones.
+struct Places {
+    own: Arc<Semaphore>,
+    further: Arc<Semaphore>,
+    /// How long is waited for one.
+    wait: Duration,
+}
+
+impl Places {
+    fn of(server: &Server) -> Arc<Self> {
+        Arc::new(Self {
+            own: Arc::new(Semaphore::new(1)),
+            further: server.further.clone(),
+            wait: server.settings.header_timeout.min(PLACE_WAIT),
+        })
+    }
+
+    /// A place for `stream`; `None` if there is none in time.
+    async fn take(&self, stream: &Stream) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = self.own.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        // Only a semaphore that was closed fails, and nobody closes these.
+        tokio::select! {
+            biased;
+            place = self.own.clone().acquire_owned() => place.ok(),
+            place = self.further.clone().acquire_owned() => {
+                stream.is_further();
+                place.ok()
+            }
+            () = tokio::time::sleep(self.wait) => None,
+        }
+    }
+}
+
+/// Has a request answered, once there is a place for it. It keeps the place until its answer is sent.
 async fn answer(
-    server: Arc<Server>,
+    handler: Arc<dyn Handler>,
+    places: Arc<Places>,
     stream: Arc<Stream>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    // Only a semaphore that was closed fails, and nobody closes this one.
-    let place = server.requests.clone().acquire_owned().await.ok();
-    let unread = !request.body().is_end_stream();
-    let closes = unread && request.version() < Version::HTTP_2;
+    let Some(place) = places.take(&stream).await else {
+        return Ok(busy());
+    };
+    let many = request.version() >= Version::HTTP_2;
+    let closes = !many && !request.body().is_end_stream();
     let mut response = if request.body().size_hint().lower() > MAX_BODY {
         plain(StatusCode::PAYLOAD_TOO_LARGE, "nothing here takes a body\n")
     } else {
-        handled(server.handler.clone(), request).await
+        handled(handler, request).await
     };
     if closes {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    let tracked = |body| Tracked {
-        body,
-        stream,
-        _place: place,
-    };
-    Ok(response.map(|body| tracked(body).boxed_unsync()))
+    Ok(response.map(|body| {
+        let _place = place;
+        if many {
+            let hold = Arc::new(Hold { stream, _place });
+            Tracked { body, hold }.boxed_unsync()
+        } else {
+            Placed { body, _place }.boxed_unsync()
+        }
+    }))
+}
+
+/// What a stream hears that has found no place.
+fn busy() -> Response<Body> {
+    let text =
+        "too many requests on connections of many; ask again, or on a connection of its own\n";
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+    let soon = HeaderValue::from_static("5");
+    response.headers_mut().insert(RETRY_AFTER, soon);
+    response
 }
 
 async fn handled(handler: Arc<dyn Handler>, request: Request<Incoming>) -> Response<Body> {
@@ -272,13 +334,15 @@ async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, told: &[u8]) -> io
     Ok(())
 }
 
-/// A stream whose first bytes were read already, and which fails when nothing can be written for too long.
+/// A stream whose first bytes were read already, and which fails when too little can be written for too long.
 struct Guarded<I> {
     io: I,
     head: Bytes,
     stall: Duration,
     timer: Pin<Box<Sleep>>,
     waiting: bool,
+    /// Bytes that were written while it waits.
+    taken: usize,
 }
 
 impl<I> Guarded<I> {
@@ -289,10 +353,26 @@ impl<I> Guarded<I> {
             stall,
             timer: Box::pin(tokio::time::sleep(stall)),
             waiting: false,
+            taken: 0,
         }
     }
 
-    /// Passes `polled` on, unless it and all before it have been pending for too long.
+    /// Passes a write's `polled` on. What ends the waiting is [`PROGRESS`], or that all is written.
+    fn wrote(
+        &mut self,
+        polled: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = &polled {
+            self.taken = self.taken.saturating_add(*written);
+            if self.taken < PROGRESS {
+                return polled;
+            }
+        }
+        self.watch(polled, cx)
+    }
+
+    /// Passes `polled` on, unless there was too little progress for too long.
     fn watch<T>(
         &mut self,
         polled: Poll<io::Result<T>>,
@@ -303,7 +383,7 @@ impl<I> Guarded<I> {
             return polled;
         }
         if !self.waiting {
-            self.waiting = true;
+            (self.waiting, self.taken) = (true, 0);
             let end = Instant::now() + self.stall;
             self.timer.as_mut().reset(end);
         }
@@ -336,7 +416,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch(polled, cx)
+        self.wrote(polled, cx)
     }
 
     fn poll_write_vectored(
@@ -345,7 +425,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch(polled, cx)
+        self.wrote(polled, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -385,6 +465,43 @@ mod tests {
         let error = io.write_all(&[0; 17]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed(), Duration::from_secs(600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_byte_now_and_then_is_given_up_too() {
+        let stall = Duration::from_secs(600);
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut io = Guarded::new(near, Bytes::new(), stall);
+        let trickle = async {
+            loop {
+                tokio::time::sleep(stall / 4).await;
+                far.read_exact(&mut [0]).await.unwrap();
+            }
+        };
+        let start = Instant::now();
+        let written = tokio::select! {
+            written = io.write_all(&[0; 1000]) => written,
+            () = trickle => unreachable!("it has no end"),
+        };
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), stall);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_that_makes_progress_gets_all() {
+        let stall = Duration::from_secs(600);
+        let (near, mut far) = tokio::io::duplex(PROGRESS);
+        let mut io = Guarded::new(near, Bytes::new(), stall);
+        let slow = async {
+            let mut all = vec![0; 4 * PROGRESS];
+            for part in all.chunks_mut(PROGRESS) {
+                tokio::time::sleep(stall - Duration::from_secs(1)).await;
+                far.read_exact(part).await.unwrap();
+            }
+        };
+        let sent = vec![1; 4 * PROGRESS];
+        let (written, ()) = tokio::join!(io.write_all(&sent), slow);
+        written.unwrap();
     }
 
     #[tokio::test]
