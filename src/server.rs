@@ -9,6 +9,7 @@
 
 mod activity;
 mod connection;
+mod guarded;
 mod shutdown;
 mod tls;
 mod wire;
