@@ -135,6 +135,8 @@ struct Counts {
     published: u64,
     /// How often `published` was changed.
     changes: u64,
+    /// Blobs that are being put into their places now: a listing may have them, and `published` not yet.
+    moving: usize,
     /// By what is wanted.
     claims: HashMap<Digest, Claim>,
     /// The staging files, by their recipes. Their bytes are taken from the disk already.
@@ -229,6 +231,12 @@ impl Room {
         }
     }
 
+    /// To be held from before a blob comes into its place until it is counted.
+    pub(super) fn moving(&self) -> Moving<'_> {
+        self.counts().moving += 1;
+        Moving(self)
+    }
+
     pub(super) fn added(&self, bytes: u64) {
         self.counts().publish(bytes);
     }
@@ -239,7 +247,7 @@ impl Room {
         counts.changes += 1;
     }
 
-    /// Takes a count of the published bytes for true, unless one came or went while it was made.
+    /// Takes a count of the published bytes for true, unless a blob came or went while it was made.
     pub(super) fn count(
         &self,
         published: impl FnOnce() -> Result<u64, StoreError>,
@@ -247,7 +255,7 @@ impl Room {
         let before = self.counts().changes;
         let counted = published()?;
         let mut counts = self.counts();
-        if counts.changes == before {
+        if counts.changes == before && counts.moving == 0 {
             counts.published = counted;
         }
         Ok(())
@@ -256,6 +264,16 @@ impl Room {
     /// A poisoned lock is taken all the same: each change is a few numbers.
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A blob that is being put into its place.
+#[derive(Debug)]
+pub(super) struct Moving<'a>(&'a Room);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.counts().moving -= 1;
     }
 }
 
@@ -437,6 +455,19 @@ mod tests {
         let _new = claim(&room, &[(digest(1), 60)]).expect("room");
         drop(old);
         assert_eq!(room.used().reserved, 60);
+    }
+
+    #[test]
+    fn a_blob_that_is_renamed_while_all_are_counted_is_counted_once() {
+        let room = room(1000);
+        let moving = room.moving();
+        // The listing has it already.
+        room.count(|| Ok(50 + 60)).expect("counted");
+        room.sealed(&digest(1), 60, true);
+        drop(moving);
+        assert_eq!(room.used().published, 110);
+        room.count(|| Ok(120)).expect("counted");
+        assert_eq!(room.used().published, 120);
     }
 
     #[test]
