@@ -10,6 +10,7 @@
 mod activity;
 mod connection;
 mod guarded;
+pub mod resident;
 mod shutdown;
 mod tls;
 mod wire;
