@@ -30,7 +30,7 @@ pub use shutdown::Shutdown;
 pub use tls::{Tls, TlsError, certificates};
 pub use wire::{Piece, Wire};
 
-/// For so many connections that there may be, there is a place for one request besides the one that each of them may have.
+/// There is one place for a further request of an HTTP/2 connection for so many connections as this.
 pub const FURTHER: usize = 4;
 
 /// The body of every answer. An error breaks the connection off.
@@ -45,11 +45,12 @@ pub trait Handler: Send + Sync + 'static {
 /// The limits of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Connections at once, over all listeners; more of them wait in the kernel's queue.
+    /// Connections at once, over all listeners; more of them wait in the kernel's queue. Each may have one request being answered; for the
+    /// further ones of HTTP/2 connections there are a [`FURTHER`]th as many places.
     pub max_connections: usize,
     /// Time for the TLS handshake, for the first bytes of a connection, and for each head of a request; so also the time a connection may be idle.
     pub header_timeout: Duration,
-    /// Time that a client may take nothing of what is sent to it.
+    /// Time that a client may take nothing, or next to nothing, of what is sent to it.
     pub stall_timeout: Duration,
     /// Time for requests in flight to end when the server stops.
     pub drain: Duration,
