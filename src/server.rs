@@ -5,10 +5,12 @@
 //! containerd and dockerd try TLS first, and fall back to plain HTTP only if they see that.
 //!
 //! Everything that a client can make this side hold is bounded: heads ([`MAX_HEAD`](connection::MAX_HEAD)), streams of an HTTP/2
-//! connection, requests over all connections (as many as connections), and request bodies, which are refused.
+//! connection, requests over all connections (one for each, and [`FURTHER`]), and request bodies, which are refused.
 
 mod activity;
 mod connection;
+mod guarded;
+pub mod resident;
 mod shutdown;
 mod tls;
 mod wire;
@@ -28,6 +30,9 @@ pub use shutdown::Shutdown;
 pub use tls::{Tls, TlsError, certificates};
 pub use wire::{Piece, Wire};
 
+/// There is one place for a further request of an HTTP/2 connection for so many connections as this.
+pub const FURTHER: usize = 4;
+
 /// The body of every answer. An error breaks the connection off.
 pub type Body = UnsyncBoxBody<Piece, io::Error>;
 
@@ -40,11 +45,12 @@ pub trait Handler: Send + Sync + 'static {
 /// The limits of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Connections at once, over all listeners; more of them wait in the kernel's queue.
+    /// Connections at once, over all listeners; more of them wait in the kernel's queue. Each may have one request being answered; for the
+    /// further ones of HTTP/2 connections there are a [`FURTHER`]th as many places.
     pub max_connections: usize,
     /// Time for the TLS handshake, for the first bytes of a connection, and for each head of a request; so also the time a connection may be idle.
     pub header_timeout: Duration,
-    /// Time that a client may take nothing of what is sent to it.
+    /// Time that a client may take nothing, or next to nothing, of what is sent to it.
     pub stall_timeout: Duration,
     /// Time for requests in flight to end when the server stops.
     pub drain: Duration,
@@ -76,7 +82,7 @@ pub async fn run(
     let server = Arc::new(Server {
         handler,
         places: Arc::new(Semaphore::new(places)),
-        requests: Arc::new(Semaphore::new(places)),
+        further: Arc::new(Semaphore::new(places.div_ceil(FURTHER))),
         shutdown: shutdown.clone(),
         settings,
         tls: tls.clone(),
@@ -107,9 +113,9 @@ pub async fn run(
 struct Server {
     handler: Arc<dyn Handler>,
     places: Arc<Semaphore>,
-    /// Places for requests: an HTTP/2 connection has many of them, but not so many that all together have more than there may be
-    /// connections.
-    requests: Arc<Semaphore>,
+    /// Places for what an HTTP/2 connection asks for while it is being answered. Each connection has a place of its own besides, so
+    /// whoever takes all of these keeps nobody from being served.
+    further: Arc<Semaphore>,
     settings: ServerSettings,
     tls: Option<Arc<Tls>>,
     shutdown: Shutdown,

@@ -17,7 +17,7 @@ use crate::control::{Context, Control};
 use crate::fill::{FillSettings, Images, Upkeep};
 use crate::hub::HubSettings;
 use crate::registry::{Registry, RegistrySettings};
-use crate::server::{self, ServerSettings, Shutdown, Tls};
+use crate::server::{self, FURTHER, ServerSettings, Shutdown, Tls};
 use crate::store::{Limits, Store, StoreError};
 use crate::telemetry;
 
@@ -201,13 +201,15 @@ fn raise_file_limit() -> Option<u64> {
     }
 }
 
-/// As many connections as wanted, or as the limit of open files has room for: each is one, and so is the blob that it is sent.
+/// As many connections as wanted, or as the limit of open files has room for: each is one, and so is the blob that it is sent; and there are
+/// [`FURTHER`] requests.
 fn connections(wanted: usize, files: Option<u64>) -> usize {
     let Some(files) = files else {
         return wanted;
     };
-    let room = files.saturating_sub(OTHER_FILES).max(files / 2) / 2;
-    let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    let room = files.saturating_sub(OTHER_FILES).max(files / 2);
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let room = (room / (2 * FURTHER + 1)).saturating_mul(FURTHER).max(1);
     if room < wanted {
         tracing::warn!(
             limit = files,

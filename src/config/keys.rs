@@ -92,7 +92,7 @@ pub const KEYS: &[Key] = &[
     Key { path: "server.header_timeout", flag: "server-header-timeout", env: &["HF_OCI_SERVER_HEADER_TIMEOUT"], value: "TIME", default: Some("30s"),
           help: "How long a client may take to send a request's headers, and for the TLS handshake" },
     Key { path: "server.stall_timeout", flag: "server-stall-timeout", env: &["HF_OCI_SERVER_STALL_TIMEOUT"], value: "TIME", default: Some("10m"),
-          help: "How long a client may take nothing of what is sent to it" },
+          help: "How long a client may take next to nothing of what is sent to it" },
 ];
 
 /// The row of `path`.

@@ -20,7 +20,7 @@ use super::buffer::{Buffer, Buffers, Slot};
 use super::content::Blob;
 use super::multipart::{Layout, Segment};
 use crate::oci::Digest;
-use crate::server::{Piece, Wire};
+use crate::server::{Piece, Wire, resident};
 use crate::store::Lease;
 
 /// How far the system is asked to read ahead on a disk that is waited for.
@@ -28,8 +28,6 @@ const AHEAD: u64 = 1 << 20;
 
 /// The longest stretch of a file that is left to the connection at once: what sends it must not hold others up for long.
 const STRETCH: u64 = 1 << 20;
-/// A stretch is held to be in the system's cache if every so many bytes one is.
-const SAMPLE: u64 = 128 << 10;
 
 /// Sends the pieces of a layout, in order. Whoever takes a frame must drop it to get the next one.
 pub struct FileBody {
@@ -195,17 +193,7 @@ impl Source {
         };
         let at = range.start;
         let most = STRETCH.min(range.end - at);
-        let mut known = 0;
-        while self.cached && known < most {
-            // The first byte of each sample, and of the last one the last byte too.
-            let next = (known + SAMPLE).min(most);
-            let there =
-                |at| read_cached(&self.file, &mut [0], at, &mut self.cached).is_ok_and(|n| n == 1);
-            if ![at + known, at + next - 1].into_iter().all(there) {
-                break;
-            }
-            known = next;
-        }
+        let known = resident::reach(&self.file, at, most, &mut self.cached);
         range.start += known;
         if segment.length() == 0 {
             self.segments.pop_front();
@@ -235,7 +223,7 @@ impl Source {
                     let read = match which {
                         Read::Any => self.file.read_at(room, range.start),
                         Read::Cached if self.cached => {
-                            read_cached(&self.file, room, range.start, &mut self.cached)
+                            resident::read(&self.file, room, range.start, &mut self.cached)
                         }
                         Read::Cached => return Ok(filled),
                     };
@@ -278,26 +266,6 @@ impl Source {
             );
         }
     }
-}
-
-/// Reads what is in memory; an error of the kind `WouldBlock` if nothing is, or if the system cannot say, and then `known` becomes false.
-#[cfg(target_os = "linux")]
-fn read_cached(file: &File, out: &mut [u8], at: u64, known: &mut bool) -> io::Result<usize> {
-    use rustix::io::{Errno, ReadWriteFlags, preadv2};
-    let mut out = [io::IoSliceMut::new(out)];
-    match preadv2(file, &mut out, at, ReadWriteFlags::NOWAIT) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) => {
-            *known = false;
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        read => Ok(read?),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn read_cached(_: &File, _: &mut [u8], _: u64, known: &mut bool) -> io::Result<usize> {
-    *known = false;
-    Err(io::ErrorKind::WouldBlock.into())
 }
 
 #[cfg(test)]
@@ -427,6 +395,30 @@ mod tests {
         // Another thread may have been given the number meanwhile.
         assert!(target.is_none() || std::fs::read_link(&path).ok() != target);
         drop(frame);
+    }
+
+    /// What is free of a [`FULL`] buffer once everybody else has let go of it.
+    async fn given_back(buffers: &Buffers) -> usize {
+        while buffers.free() < FULL {
+            tokio::task::yield_now().await;
+        }
+        buffers.free()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_dropped_while_it_waits_for_the_disk_gives_its_memory_back() {
+        let buffers = Buffers::new(FULL);
+        let bytes = pattern(300_000);
+        let layout = Layout::file(0..300_000);
+        let mut body = FileBody::new(blob(&bytes), layout, Digest::of(b""), None, &buffers);
+        if let State::Idle(source) = &mut body.state {
+            source.cached = false;
+        }
+        assert!(body.frame().now_or_never().is_none());
+        assert!(matches!(body.state, State::Reading(_)));
+        drop(body);
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), given_back(&buffers));
+        assert_eq!(waited.await, Ok(FULL));
     }
 
     proptest! {

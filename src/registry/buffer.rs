@@ -32,13 +32,22 @@ impl Buffers {
         Self(Arc::new(Shared { free }))
     }
 
+    /// Bytes that nobody has.
+    #[cfg(test)]
+    pub fn free(&self) -> usize {
+        self.0.free.load(Relaxed)
+    }
+
     /// A buffer for a body of `length` bytes. It takes memory when it is first used.
     pub fn slot(&self, length: u64) -> Slot {
         let most = usize::try_from(length).map_or(FULL, |length| length.min(FULL));
         Slot(Arc::new(Inner {
-            memory: self.0.clone(),
             most,
-            home: Mutex::new(Some(Buffer::default())),
+            home: Mutex::new(Some(Buffer {
+                bytes: Vec::new(),
+                counted: 0,
+                memory: self.0.clone(),
+            })),
             back: AtomicWaker::new(),
         }))
     }
@@ -59,24 +68,30 @@ pub struct Slot(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    memory: Arc<Shared>,
     most: usize,
     /// `None` while it is lent or read into.
     home: Mutex<Option<Buffer>>,
     back: AtomicWaker,
 }
 
-/// Bytes, and how many of them count against the memory of all.
-#[derive(Debug, Default)]
+/// Bytes, and how many of them count against the memory of all: wherever it is dropped, it gives those back.
+#[derive(Debug)]
 pub struct Buffer {
     bytes: Vec<u8>,
     counted: usize,
+    memory: Arc<Shared>,
 }
 
 impl Buffer {
     /// All of it, to be read into.
     pub fn bytes(&mut self) -> &mut [u8] {
         &mut self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.memory.free.fetch_add(self.counted, Relaxed);
     }
 }
 
@@ -94,7 +109,7 @@ impl Slot {
     /// Lends the first `length` bytes of the buffer; it comes back when they are dropped.
     pub fn lend(&self, buffer: Buffer, length: usize) -> Bytes {
         Bytes::from_owner(Lent {
-            buffer,
+            buffer: Some(buffer),
             length,
             slot: self.0.clone(),
         })
@@ -105,7 +120,7 @@ impl Inner {
     fn take(&self) -> Option<Buffer> {
         let home = self.home.lock();
         let mut buffer = home.unwrap_or_else(PoisonError::into_inner).take()?;
-        if buffer.counted == 0 && self.memory.take(self.most) {
+        if buffer.counted == 0 && buffer.memory.take(self.most) {
             buffer.counted = self.most;
         }
         let wanted = match buffer.counted {
@@ -127,32 +142,26 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let home = self.home.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // One that was lost with a read that panicked stays counted.
-        if let Some(buffer) = home {
-            self.memory.free.fetch_add(buffer.counted, Relaxed);
-        }
-    }
-}
-
 /// A buffer in the hands of a connection.
 struct Lent {
-    buffer: Buffer,
+    /// `None` once it has gone back.
+    buffer: Option<Buffer>,
     length: usize,
     slot: Arc<Inner>,
 }
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        &self.buffer.bytes[..self.length]
+        let buffer = self.buffer.as_ref();
+        buffer.map_or(&[], |buffer| &buffer.bytes[..self.length])
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.slot.put(std::mem::take(&mut self.buffer));
+        if let Some(buffer) = self.buffer.take() {
+            self.slot.put(buffer);
+        }
     }
 }
 

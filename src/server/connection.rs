@@ -6,24 +6,24 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
-use super::activity::{Activity, Stream, Tracked, Verdict};
+use super::activity::{Activity, Hold, Patience, Placed, Stream, Tracked, Verdict};
+use super::guarded::Guarded;
 use super::tls::too_slow;
 use super::wire::{Socket, Wire};
 use super::{Body, Handler, Piece, Server, Shutdown};
@@ -40,6 +40,10 @@ const MAX_BODY: u64 = 64 << 10;
 const MAX_STREAMS: u32 = 32;
 /// Streams that a client has reset and this side has not seen yet; beyond, the connection is ended (CVE-2023-44487).
 const MAX_RESETS: usize = 20;
+/// How long a stream waits for a place at most: less than clients wait for a head.
+const PLACE_WAIT: Duration = Duration::from_secs(20);
+/// How long a client may leave a further stream unread while others wait for a place: less than they wait.
+const HURRIED: Duration = Duration::from_secs(10);
 /// What a client may send of bodies that nobody reads.
 const WINDOW: u32 = 64 << 10;
 /// What is written to the system ahead of what the network takes: a client that does not read pins no more.
@@ -127,14 +131,15 @@ where
     }
     let io = TokioIo::new(Guarded::new(io, head, settings.stall_timeout));
     let activity = Activity::new();
-    let (shared, streams) = (server.clone(), activity.clone());
+    let (handler, streams) = (server.handler.clone(), activity.clone());
+    let places = Places::of(server);
     // The frames of HTTP/2 hold bytes.
     let wire = wire.filter(|_| protocol == Protocol::Http1);
     let service = service_fn(move |mut request: Request<Incoming>| {
         if let Some(wire) = &wire {
             request.extensions_mut().insert(wire.clone());
         }
-        answer(shared.clone(), streams.begin(), request)
+        answer(handler.clone(), places.clone(), streams.begin(), request)
     });
     if protocol == Protocol::Http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -148,7 +153,12 @@ where
             .keep_alive_timeout(PONG_WITHIN)
             .serve_connection(io, service);
         let stop = http2::Connection::graceful_shutdown;
-        let over = || activity.over(settings.header_timeout, settings.stall_timeout);
+        let patience = Patience {
+            idle: settings.header_timeout,
+            stall: settings.stall_timeout,
+            hurried: HURRIED,
+        };
+        let over = || activity.over(&patience, || server.further.available_permits() == 0);
         until_drained(connection, stop, &server.shutdown, over).await??;
     } else {
         let connection = http1::Builder::new()
@@ -187,31 +197,81 @@ async fn until_drained<C: Future, O: Future<Output = Verdict>>(
     }
 }
 
-/// Has a request answered, once there is a place for it. It keeps the place until the end of its answer.
+/// The places that a connection's requests can have: one that is its own, and the common ones.
+struct Places {
+    own: Arc<Semaphore>,
+    further: Arc<Semaphore>,
+    /// How long is waited for one.
+    wait: Duration,
+}
+
+impl Places {
+    fn of(server: &Server) -> Arc<Self> {
+        Arc::new(Self {
+            own: Arc::new(Semaphore::new(1)),
+            further: server.further.clone(),
+            wait: server.settings.header_timeout.min(PLACE_WAIT),
+        })
+    }
+
+    /// A place for `stream`; `None` if there is none in time.
+    async fn take(&self, stream: &Stream) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = self.own.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        // Only a semaphore that was closed fails, and nobody closes these.
+        tokio::select! {
+            biased;
+            place = self.own.clone().acquire_owned() => place.ok(),
+            place = self.further.clone().acquire_owned() => {
+                stream.is_further();
+                place.ok()
+            }
+            () = tokio::time::sleep(self.wait) => None,
+        }
+    }
+}
+
+/// Has a request answered, once there is a place for it. It keeps the place until its answer is sent.
 async fn answer(
-    server: Arc<Server>,
+    handler: Arc<dyn Handler>,
+    places: Arc<Places>,
     stream: Arc<Stream>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    // Only a semaphore that was closed fails, and nobody closes this one.
-    let place = server.requests.clone().acquire_owned().await.ok();
-    let unread = !request.body().is_end_stream();
-    let closes = unread && request.version() < Version::HTTP_2;
+    let Some(place) = places.take(&stream).await else {
+        return Ok(busy());
+    };
+    let many = request.version() >= Version::HTTP_2;
+    let closes = !many && !request.body().is_end_stream();
     let mut response = if request.body().size_hint().lower() > MAX_BODY {
         plain(StatusCode::PAYLOAD_TOO_LARGE, "nothing here takes a body\n")
     } else {
-        handled(server.handler.clone(), request).await
+        handled(handler, request).await
     };
     if closes {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    let tracked = |body| Tracked {
-        body,
-        stream,
-        _place: place,
-    };
-    Ok(response.map(|body| tracked(body).boxed_unsync()))
+    Ok(response.map(|body| {
+        let _place = place;
+        if many {
+            let hold = Arc::new(Hold { stream, _place });
+            Tracked { body, hold }.boxed_unsync()
+        } else {
+            Placed { body, _place }.boxed_unsync()
+        }
+    }))
+}
+
+/// What a stream hears that has found no place.
+fn busy() -> Response<Body> {
+    let text =
+        "too many requests on connections of many; ask again, or on a connection of its own\n";
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+    let soon = HeaderValue::from_static("5");
+    response.headers_mut().insert(RETRY_AFTER, soon);
+    response
 }
 
 async fn handled(handler: Arc<dyn Handler>, request: Request<Incoming>) -> Response<Body> {
@@ -272,97 +332,6 @@ async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, told: &[u8]) -> io
     Ok(())
 }
 
-/// A stream whose first bytes were read already, and which fails when nothing can be written for too long.
-struct Guarded<I> {
-    io: I,
-    head: Bytes,
-    stall: Duration,
-    timer: Pin<Box<Sleep>>,
-    waiting: bool,
-}
-
-impl<I> Guarded<I> {
-    fn new(io: I, head: Bytes, stall: Duration) -> Self {
-        Self {
-            io,
-            head,
-            stall,
-            timer: Box::pin(tokio::time::sleep(stall)),
-            waiting: false,
-        }
-    }
-
-    /// Passes `polled` on, unless it and all before it have been pending for too long.
-    fn watch<T>(
-        &mut self,
-        polled: Poll<io::Result<T>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.waiting = false;
-            return polled;
-        }
-        if !self.waiting {
-            self.waiting = true;
-            let end = Instant::now() + self.stall;
-            self.timer.as_mut().reset(end);
-        }
-        match self.timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.head.has_remaining() {
-            let take = self.head.len().min(buf.remaining());
-            buf.put_slice(&self.head.split_to(take));
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch(polled, cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch(polled, cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(polled, cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch(polled, cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,16 +344,6 @@ mod tests {
             let length = format!("Content-Length: {}\r\n", body.len());
             assert!(head.contains(&length), "{length}");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_is_given_up() {
-        let (near, _far) = tokio::io::duplex(16);
-        let mut io = Guarded::new(near, Bytes::new(), Duration::from_secs(600));
-        let start = Instant::now();
-        let error = io.write_all(&[0; 17]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(start.elapsed(), Duration::from_secs(600));
     }
 
     #[tokio::test]

@@ -2,6 +2,9 @@
 //!
 //! A body may hand out a [`Piece`] that stands for a stretch of a file instead of bytes. Such a piece shows the HTTP layer one byte that
 //! is never sent: the [`Socket`] knows it by its address and sends the stretch by `sendfile`, and the layer counts the bytes as written.
+//! Whoever makes a piece sees to it that the system has its bytes in memory, for a disk would hold up the thread that sends. A client may let
+//! them wait until they have left it: so they are looked for again when some time has passed, and fetched on a thread that may block.
+//!
 //! It works where a body's pieces reach the socket one by one and unchanged, as in HTTP/1.1 without TLS: only such a connection's requests
 //! carry a [`Wire`], and without one there are no such pieces.
 
@@ -11,11 +14,19 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::resident;
+
+/// How long bytes are believed to be in memory that were there.
+const BELIEVED: Duration = Duration::from_secs(1);
 
 /// What a body hands out.
 #[derive(Debug)]
@@ -77,11 +88,28 @@ struct Stretch {
     file: Arc<File>,
     at: AtomicU64,
     end: u64,
+    /// When it was last known to be in memory.
+    seen: Mutex<Instant>,
 }
 
 impl Stretch {
     fn left(&self) -> u64 {
         self.end - self.at.load(Relaxed)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Instant> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is left of it is in memory, as far as can be told.
+    fn is_there(&self) -> bool {
+        let (at, left) = (self.at.load(Relaxed), self.left());
+        resident::reach(&self.file, at, left, &mut true) == left
+    }
+
+    /// Has what is left of it in memory. Blocks on the disk.
+    fn fetch(&self) -> io::Result<()> {
+        resident::fetch(&self.file, self.at.load(Relaxed), self.left())
     }
 
     fn stand_in(&self) -> &[u8] {
@@ -121,13 +149,14 @@ impl Drop for FilePiece {
 pub struct Wire(Arc<Mutex<Vec<Arc<Stretch>>>>);
 
 impl Wire {
-    /// The bytes of `file` from `at` on. Only this connection may be given it, as part of a body.
+    /// The bytes of `file` from `at` on, which the system has in memory. Only this connection may be given it, as part of a body.
     pub fn piece(&self, file: &Arc<File>, at: u64, len: u64) -> Piece {
         let stretch = Arc::new(Stretch {
             stand_in: 0,
             file: Arc::clone(file),
             at: AtomicU64::new(at),
             end: at + len,
+            seen: Mutex::new(Instant::now()),
         });
         self.stretches().push(Arc::clone(&stretch));
         Piece::File(FilePiece {
@@ -162,6 +191,8 @@ impl Wire {
 pub struct Socket {
     stream: TcpStream,
     wire: Wire,
+    /// What was to be sent and had left memory, on its way back.
+    fetching: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Socket {
@@ -170,6 +201,7 @@ impl Socket {
         Self {
             stream,
             wire: Wire::default(),
+            fetching: None,
         }
     }
 
@@ -197,7 +229,34 @@ impl Socket {
         }
     }
 
-    fn poll_stretch(&self, cx: &mut Context<'_>, stretch: &Stretch) -> Poll<io::Result<usize>> {
+    /// Waits until a stretch is in memory. One that was there a moment ago costs a look at the clock.
+    fn poll_there(&mut self, cx: &mut Context<'_>, stretch: &Arc<Stretch>) -> Poll<io::Result<()>> {
+        if self.fetching.is_none() {
+            if stretch.seen().elapsed() < BELIEVED {
+                return Poll::Ready(Ok(()));
+            }
+            // Nothing is fetched for a client that takes nothing.
+            ready!(self.stream.poll_write_ready(cx))?;
+            if !stretch.is_there() {
+                let stretch = Arc::clone(stretch);
+                self.fetching = Some(tokio::task::spawn_blocking(move || stretch.fetch()));
+            }
+        }
+        if let Some(fetching) = &mut self.fetching {
+            let fetched = ready!(Pin::new(fetching).poll(cx));
+            self.fetching = None;
+            fetched.map_err(io::Error::other)??;
+        }
+        *stretch.seen() = Instant::now();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_stretch(
+        &mut self,
+        cx: &mut Context<'_>,
+        stretch: &Arc<Stretch>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_there(cx, stretch))?;
         let left = usize::try_from(stretch.left()).unwrap_or(usize::MAX);
         let sent = ready!(self.poll_send(cx, || {
             let mut at = stretch.at.load(Relaxed);
@@ -221,6 +280,15 @@ impl Socket {
                 SendFlags::MORE | SendFlags::NOSIGNAL,
             )
         })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Takes effect while it is still queued.
+        if let Some(fetching) = &self.fetching {
+            fetching.abort();
+        }
     }
 }
 
@@ -265,5 +333,66 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const SIZE: usize = 1 << 20;
+
+    /// A file that is on the disk and, where that can be had, not in memory; and whether it is.
+    fn cold() -> (Arc<File>, bool) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; SIZE]).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let in_memory = resident::reach(&file, 0, SIZE as u64, &mut true) > 0;
+        (Arc::new(file), in_memory)
+    }
+
+    async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        (Socket::new(accepted.unwrap().0), client.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_have_left_memory_are_fetched_before_they_are_sent() {
+        let (file, in_memory) = cold();
+        if in_memory {
+            eprintln!("NOT TESTED: this file system is memory");
+            return;
+        }
+        let (mut socket, mut client) = pair().await;
+        let piece = socket.wire().piece(&file, 0, SIZE as u64);
+        tokio::time::advance(BELIEVED).await;
+        assert!(socket.write(piece.chunk()).now_or_never().is_none());
+        assert!(socket.fetching.is_some());
+        let sent = socket.write(piece.chunk()).await.unwrap();
+        let whole = SIZE as u64;
+        assert_eq!(resident::reach(&file, 0, whole, &mut true), whole);
+        let mut got = vec![0; sent];
+        client.read_exact(&mut got).await.unwrap();
+        assert!(sent > 0 && got.iter().all(|byte| *byte == 7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_are_in_memory_are_sent_at_once_however_long_they_waited() {
+        let (file, _) = cold();
+        resident::fetch(&file, 0, SIZE as u64).unwrap();
+        let (mut socket, _client) = pair().await;
+        let piece = socket.wire().piece(&file, 0, SIZE as u64);
+        tokio::time::advance(BELIEVED * 600).await;
+        let sent = socket.write(piece.chunk()).now_or_never();
+        assert!(sent.is_some_and(|sent| sent.is_ok_and(|sent| sent > 0)));
     }
 }

@@ -135,6 +135,8 @@ struct Counts {
     published: u64,
     /// How often `published` was changed.
     changes: u64,
+    /// Blobs that are being put into their places now: a listing may have them, and `published` not yet.
+    moving: usize,
     /// By what is wanted.
     claims: HashMap<Digest, Claim>,
     /// The staging files, by their recipes. Their bytes are taken from the disk already.
@@ -229,6 +231,12 @@ impl Room {
         }
     }
 
+    /// To be held from before a blob comes into its place until it is counted.
+    pub(super) fn moving(&self) -> Moving<'_> {
+        self.counts().moving += 1;
+        Moving(self)
+    }
+
     pub(super) fn added(&self, bytes: u64) {
         self.counts().publish(bytes);
     }
@@ -239,7 +247,7 @@ impl Room {
         counts.changes += 1;
     }
 
-    /// Takes a count of the published bytes for true, unless one came or went while it was made.
+    /// Takes a count of the published bytes for true, unless a blob came or went while it was made.
     pub(super) fn count(
         &self,
         published: impl FnOnce() -> Result<u64, StoreError>,
@@ -247,7 +255,7 @@ impl Room {
         let before = self.counts().changes;
         let counted = published()?;
         let mut counts = self.counts();
-        if counts.changes == before {
+        if counts.changes == before && counts.moving == 0 {
             counts.published = counted;
         }
         Ok(())
@@ -256,6 +264,16 @@ impl Room {
     /// A poisoned lock is taken all the same: each change is a few numbers.
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A blob that is being put into its place.
+#[derive(Debug)]
+pub(super) struct Moving<'a>(&'a Room);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.counts().moving -= 1;
     }
 }
 
@@ -376,100 +394,4 @@ impl Disk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DISK: Disk = Disk {
-        size: 1000,
-        free: 500,
-    };
-
-    fn digest(n: u8) -> Digest {
-        Digest::of(&[n])
-    }
-
-    fn room(max: u64) -> Arc<Room> {
-        let limits = Limits {
-            max_size: Some(max),
-            ..Limits::default()
-        };
-        let staged = [(digest(9), 30)].into();
-        Arc::new(Room::new(&std::env::temp_dir(), limits, 50, staged))
-    }
-
-    fn claim(room: &Arc<Room>, wanted: &[Wanted]) -> Result<Reservation, Short> {
-        room.claim(wanted).expect("a disk")
-    }
-
-    #[test]
-    fn a_layer_is_promised_once_however_many_wait_for_it() {
-        let room = room(200);
-        let one = claim(&room, &[(digest(1), 60)]).expect("room");
-        let two = claim(&room, &[(digest(1), 60), (digest(2), 50)]).expect("room");
-        assert_eq!(room.used().reserved, 110);
-        assert_eq!(room.used().total(), 190);
-        let short = claim(&room, &[(digest(3), 11)]).expect_err("too much");
-        assert_eq!((short.bytes, short.limit), (1, Limit::MaxSize(200)));
-        drop(one);
-        assert_eq!(room.used().reserved, 110);
-        room.sealed(&digest(1), 60, true);
-        assert_eq!((room.used().published, room.used().reserved), (110, 50));
-        drop(two);
-        assert_eq!((room.used().published, room.used().reserved), (110, 0));
-    }
-
-    #[test]
-    fn what_is_staged_already_is_not_counted_again() {
-        let room = room(80);
-        let all = claim(&room, &[(digest(9), 30)]).expect("room");
-        assert_eq!(room.idle(), []);
-        assert_eq!(room.used().total(), 80);
-        drop(all);
-        assert_eq!(room.idle(), [(digest(9), 30)]);
-    }
-
-    #[test]
-    fn a_stale_promise_does_not_end_a_new_one() {
-        let room = room(1000);
-        let old = claim(&room, &[(digest(1), 60)]).expect("room");
-        room.sealed(&digest(1), 60, true);
-        room.removed(60);
-        let _new = claim(&room, &[(digest(1), 60)]).expect("room");
-        drop(old);
-        assert_eq!(room.used().reserved, 60);
-    }
-
-    #[test]
-    fn the_disk_keeps_what_is_to_stay_free_and_what_is_promised() {
-        let mut counts = Counts::default();
-        let limits = |min_free| Limits {
-            max_size: None,
-            min_free,
-        };
-        let five = limits(MinFree::Percent(5));
-        assert_eq!(counts.short(&five, &DISK, &[(digest(1), 450)]), None);
-        counts.claim((digest(1), 450));
-        let short = counts.short(&five, &DISK, &[(digest(2), 10)]);
-        let limit = Limit::MinFree(50);
-        assert_eq!(short, Some(Short { bytes: 10, limit }));
-        // Once it is staged, the disk's own number has it.
-        counts.staged.insert(digest(1), 450);
-        assert_eq!(counts.short(&five, &DISK, &[(digest(2), 10)]), None);
-        let much = limits(MinFree::Bytes(u64::MAX));
-        assert!(counts.short(&much, &DISK, &[(digest(2), 10)]).is_some());
-    }
-
-    #[test]
-    fn bytes_are_told_short() {
-        for (bytes, text) in [
-            (0, "0 bytes"),
-            (1023, "1023 bytes"),
-            (1024, "1.0 KiB"),
-            (1_500_000, "1.4 MiB"),
-            ((1 << 30) - 1, "1.0 GiB"),
-            (5 << 40, "5.0 TiB"),
-        ] {
-            assert_eq!(Bytes(bytes).to_string(), text);
-        }
-    }
-}
+mod tests;

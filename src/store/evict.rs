@@ -302,22 +302,33 @@ impl Store {
     pub(super) fn delete(&self, gone: &Gone) {
         for (digest, _) in &gone.blobs {
             blobs::delete(&self.root, digest);
-            self.usage.forget(digest);
-        }
-        // One that a fill has published again meanwhile is known again.
-        let digests = gone.blobs.iter().map(|(digest, _)| digest);
-        let digests: HashSet<&Digest> = digests
-            .filter(|digest| !self.root.join(blobs::place(digest)).exists())
-            .collect();
-        if digests.is_empty() {
-            return;
         }
         // What stays there is looked at again when it is asked for: it says where a blob was, not that it is.
-        if let Err(error) =
-            self.indexed(|index| index.forget_blobs(|digest| digests.contains(digest)))
-        {
+        if let Err(error) = self.forget_blobs(gone) {
             tracing::warn!(%error, "the index could not forget blobs that are gone");
         }
+    }
+
+    /// Forgets what has been deleted, unless somebody publishes it again now, or has done so: such a one is known again.
+    fn forget_blobs(&self, gone: &Gone) -> Result<(), StoreError> {
+        let digests: HashSet<&Digest> = gone.blobs.iter().map(|(digest, _)| digest).collect();
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let recipes = self.indexed(|index| index.recipes_of(&digests))?;
+        for digest in digests {
+            let recipes = recipes.get(digest).map_or(&[][..], Vec::as_slice);
+            let forget = || {
+                if self.root.join(blobs::place(digest)).exists() {
+                    return Ok(());
+                }
+                self.usage.forget(digest);
+                self.indexed(|index| index.forget_blob(digest, recipes))
+            };
+            // Whoever publishes has a lease from before the rename until the index knows of it.
+            self.leases.unless_leased(digest, forget).transpose()?;
+        }
+        Ok(())
     }
 }
 

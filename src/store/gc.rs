@@ -153,7 +153,8 @@ impl Store {
             let gone = self.collect_some(|loose| {
                 loose.retain(|(digest, _)| left.contains(digest));
                 Ok(())
-            })?;
+            });
+            let gone = gone.inspect_err(|_| lock(&self.left).extend(&left))?;
             self.delete(&gone);
             removed.add(&gone);
             let mut still = lock(&self.left);

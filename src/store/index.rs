@@ -3,12 +3,12 @@
 //! Keys: `images` NAME NUL LAYOUT NUL COMMIT; `layers` RECIPE; `members` REPOSITORY NUL DIGEST; `meta` "index.json" → its digest;
 //! `used` DIGEST → milliseconds since 1970 (8 bytes, big-endian). Other values are JSON.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sled::{Batch, Db, Tree};
+use sled::{Batch, Db, IVec, Tree};
 
 use super::usage::Moment;
 use super::{ImageKey, Member, NewImage, StoreError, Stored};
@@ -33,6 +33,9 @@ pub(super) struct Index {
 
 /// Digests of blobs, each with its length in bytes.
 pub(super) type Sizes = Vec<(Digest, u64)>;
+
+/// The recipes of layers, by their blobs.
+pub(super) type Recipes = HashMap<Digest, Vec<IVec>>;
 
 #[derive(Serialize, Deserialize)]
 struct ImageValue {
@@ -185,24 +188,25 @@ impl Index {
         Ok(())
     }
 
-    /// Forgets blobs that are gone: recipes that gave them, and when they were used.
-    pub(super) fn forget_blobs(&self, gone: impl Fn(&Digest) -> bool) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
+    /// The recipes that gave some of the blobs, by the blob. It looks at all layers.
+    pub(super) fn recipes_of(&self, some: &HashSet<&Digest>) -> Result<Recipes, StoreError> {
+        let mut recipes = Recipes::new();
         for entry in &self.layers {
             let (recipe, value) = entry?;
-            if gone(&parse::<LayerRecord>(&value)?.descriptor.digest) {
-                batch.remove(recipe);
+            let layer = parse::<LayerRecord>(&value)?.descriptor.digest;
+            if some.contains(&layer) {
+                recipes.entry(layer).or_default().push(recipe);
             }
         }
-        self.layers.apply_batch(batch)?;
-        let mut batch = Batch::default();
-        for key in self.used.iter().keys() {
-            let key = key?;
-            if digest(&key).is_none_or(|d| gone(&d)) {
-                batch.remove(key);
-            }
+        Ok(recipes)
+    }
+
+    /// Forgets a blob that is gone: when it was used, and the recipes that gave it, which are `recipes`. It is quick.
+    pub(super) fn forget_blob(&self, gone: &Digest, recipes: &[IVec]) -> Result<(), StoreError> {
+        for recipe in recipes {
+            self.layers.remove(recipe)?;
         }
-        self.used.apply_batch(batch)?;
+        self.used.remove(gone.as_bytes())?;
         Ok(())
     }
 

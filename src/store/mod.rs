@@ -318,9 +318,11 @@ impl Store {
         for document in &image.documents {
             let digest = &document.descriptor.digest;
             leases.push(self.lease(digest));
+            let moving = self.room.moving();
             if blobs::put(&self.root, digest, &document.bytes)? {
                 self.room.added(document.descriptor.size);
             }
+            drop(moving);
             index = Some(Stored {
                 index: document.descriptor.digest,
                 size: document.descriptor.size,

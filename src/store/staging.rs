@@ -182,9 +182,11 @@ impl Staging {
         let done = self.root.join(&place);
         let fail = || StoreError::io(format!("publishing {place}"));
         self.file.sync_all().map_err(fail())?;
+        let moving = self.room.moving();
         let new = !done.exists();
         fs::rename(self.folder.join("layer"), done).map_err(fail())?;
         self.room.sealed(&self.recipe, self.size, new);
+        drop(moving);
         blobs::sync_folder(&self.root)
     }
 }
@@ -238,10 +240,8 @@ impl Drop for Staging {
     }
 }
 
-impl Sink for Staging {
-    type Error = StoreError;
-
-    fn write(&mut self, offset: u64, parts: &[&[u8]]) -> Result<(), StoreError> {
+impl Staging {
+    fn put(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StoreError> {
         let end = offset + parts.iter().map(|p| p.len() as u64).sum::<u64>();
         if end > self.size {
             return Err(StoreError::Io {
@@ -257,6 +257,37 @@ impl Sink for Staging {
         Ok(())
     }
 
+    /// Writes on `thread` what is worth one, and works meanwhile. Without it, because none can be started, one comes after the other.
+    fn put_during(
+        &self,
+        thread: std::thread::Builder,
+        offset: u64,
+        parts: &[&[u8]],
+        work: impl FnOnce(),
+    ) -> Result<(), StoreError> {
+        std::thread::scope(|scope| {
+            let writing = thread.spawn_scoped(scope, || self.put(offset, parts));
+            work();
+            match writing {
+                Ok(writing) => writing
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(error) => {
+                    tracing::debug!(%error, "no thread can be started; writing without one");
+                    self.put(offset, parts)
+                }
+            }
+        })
+    }
+}
+
+impl Sink for Staging {
+    type Error = StoreError;
+
+    fn write(&mut self, offset: u64, parts: &[&[u8]]) -> Result<(), StoreError> {
+        self.put(offset, parts)
+    }
+
     /// A thread of its own costs less than 1 % of what the hashing of that many bytes takes.
     fn write_during(
         &mut self,
@@ -266,17 +297,9 @@ impl Sink for Staging {
     ) -> Result<(), StoreError> {
         if parts.iter().map(|part| part.len()).sum::<usize>() < WORTH_A_THREAD {
             work();
-            return self.write(offset, parts);
+            return self.put(offset, parts);
         }
-        std::thread::scope(|scope| {
-            let writing =
-                std::thread::Builder::new().spawn_scoped(scope, || self.write(offset, parts));
-            work();
-            let writing = writing.map_err(StoreError::io("starting a thread"))?;
-            writing
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        self.put_during(std::thread::Builder::new(), offset, parts, work)
     }
 }
 
@@ -389,4 +412,26 @@ fn parse_order(bytes: &[u8]) -> Option<Order> {
         tag: file.tag.parse().ok()?,
         recipes: file.recipes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn a_layer_is_written_even_if_no_thread_can_be_started() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("a store");
+        let staging = store.stage(&Digest::of(b"recipe"), 6).expect("room");
+        // No address space has room for its stack.
+        let thread = std::thread::Builder::new().stack_size(usize::MAX >> 8);
+        let mut worked = false;
+        staging
+            .put_during(thread, 0, &[b"abc", b"def"], || worked = true)
+            .expect("written");
+        assert!(worked);
+        let path = staging.folder.join("layer");
+        assert_eq!(fs::read(path).expect("a file"), b"abcdef");
+    }
 }

@@ -298,3 +298,40 @@ fn what_was_asked_for_is_remembered_until_its_image_is_removed() {
     store.remove("org/model", None).expect("removed");
     assert_eq!(remembered(&store), [false; 4]);
 }
+
+#[test]
+fn a_blob_that_is_published_again_while_it_is_deleted_stays_known() {
+    let root = tempfile::tempdir().expect("a folder");
+    let store = Store::open(root.path()).expect("a store");
+    let digest = layer(&store, b"layer one").descriptor.digest;
+    let recipe = Digest::of(b"recipe layer one");
+    let known = || {
+        store
+            .indexed(|index| index.layer(&recipe))
+            .expect("an index")
+    };
+    let mut gone = evict::Gone::default();
+    store
+        .take_out(&[(digest, 9)], u64::MAX, &mut gone)
+        .expect("taken out");
+    // Whoever publishes has a lease, from before the rename on.
+    let lease = store.lease(&digest);
+    store.delete(&gone);
+    assert!(known().is_some());
+    drop(lease);
+    store.delete(&gone);
+    assert!(known().is_none());
+}
+
+#[test]
+fn a_collection_that_fails_forgets_nothing_that_is_left_to_collect() {
+    let root = tempfile::tempdir().expect("a folder");
+    let store = Store::open(root.path()).expect("a store");
+    let digest = layer(&store, b"layer one").descriptor.digest;
+    lock(&store.left).insert(digest);
+    let (staging, away) = (root.path().join("staging"), root.path().join("away"));
+    fs::rename(&staging, &away).expect("renamed");
+    assert!(store.collect_left().is_err());
+    fs::rename(&away, &staging).expect("renamed");
+    assert_eq!(store.collect_left().expect("collected").blobs, 1);
+}

@@ -95,7 +95,7 @@ impl Store {
         for (digest, size) in all {
             let done = verified.bytes;
             let mut go_on = |hashed| watcher.progress(done + hashed, total);
-            let fault = match self.check(&digest, &mut buffer, &mut go_on) {
+            let fault = match self.check(&digest, &mut buffer, &mut go_on)? {
                 Checked::Done(fault) => fault,
                 // It was evicted meanwhile.
                 Checked::Gone => continue,
@@ -128,26 +128,27 @@ impl Store {
         Ok(verified)
     }
 
-    /// What is wrong with a blob.
+    /// What is wrong with a blob. An error tells of the process or the system, and nothing of the blob.
     fn check(
         &self,
         digest: &Digest,
         buffer: &mut [u8],
         go_on: &mut dyn FnMut(u64) -> bool,
-    ) -> Checked {
-        let unreadable = |error: &dyn std::fmt::Display| {
-            tracing::error!(%digest, %error, "a blob cannot be read");
-            Checked::Done(Some(Fault::Unreadable))
+    ) -> Result<Checked, StoreError> {
+        let hashed = match blobs::open(&self.root, digest) {
+            Ok(None) => return Ok(Checked::Gone),
+            Ok(Some((file, _))) => hash(file, buffer, go_on)
+                .map_err(StoreError::io(format!("reading {}", blobs::place(digest)))),
+            Err(error) => Err(error),
         };
-        let file = match blobs::open(&self.root, digest) {
-            Ok(Some((file, _))) => file,
-            Ok(None) => return Checked::Gone,
-            Err(error) => return unreadable(&error),
-        };
-        match hash(file, buffer, go_on) {
-            Ok(Some(hashed)) => Checked::Done((hashed != *digest).then_some(Fault::Bad)),
-            Ok(None) => Checked::GivenUp,
-            Err(error) => unreadable(&error),
+        match hashed {
+            Ok(Some(hashed)) => Ok(Checked::Done((hashed != *digest).then_some(Fault::Bad))),
+            Ok(None) => Ok(Checked::GivenUp),
+            Err(StoreError::Io { what, source }) if is_of_the_disk(&source) => {
+                tracing::error!(%digest, error = %source, "{what}: a blob cannot be read");
+                Ok(Checked::Done(Some(Fault::Unreadable)))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -209,6 +210,20 @@ impl Store {
     }
 }
 
+/// Whether an error tells that the disk has lost a file's bytes. Others pass, such as that of too many open files.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lost = [
+        Errno::IO,
+        Errno::BADMSG,
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Errno::UCLEAN,
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Errno::REMOTEIO,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
+}
+
 /// How the hashing of a blob ended.
 enum Checked {
     Done(Option<Fault>),
@@ -239,6 +254,23 @@ fn hash(
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_disk_has_lost_is_a_fault_of_a_blob() {
+        for lost in [Errno::IO, Errno::BADMSG] {
+            assert!(is_of_the_disk(&lost.into()), "{lost}");
+        }
+        for passing in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS] {
+            assert!(!is_of_the_disk(&passing.into()), "{passing}");
         }
     }
 }

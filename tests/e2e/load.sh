@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Load and abuse: 2,000 connections pull a cached image, 50 good clients keep
-# their rate beside 1,000 bad ones, aborted bodies cost nothing. LONG=1 for more.
+# their rate beside 1,100 bad ones, aborted bodies cost nothing. LONG=1 for more.
 . "$(dirname "$0")/lib.sh"
 need curl python3
 

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -17,6 +22,13 @@ use crate::process::{Process, kernel_mib};
 const GOOD: usize = 50;
 /// Of each kind.
 const BAD: usize = 500;
+/// Connections of HTTP/2 that leave all their streams unread, and the streams of each: more than there are places for.
+const MANY: usize = 100;
+const STREAMS: usize = 32;
+/// What such a stream takes before it stops, in bytes.
+const WINDOW: u32 = 1000;
+/// How long a server that is abused may take to say that it is there.
+const HEALTHY: Duration = Duration::from_secs(2);
 /// What the good ones must keep of their rate.
 const KEPT: f64 = 0.8;
 /// How long rates settle before they are measured.
@@ -40,11 +52,12 @@ pub async fn run(
     for _ in 0..rounds {
         let bad = bad(image).await?;
         with.push(rate(&bytes, window).await);
+        healthy(image.server).await?;
         if let Some(process) = process {
             let (blobs, sockets) = process.files()?;
             println!(
                 "beside {} bad ones: {blobs} blobs and {sockets} sockets are open, kernel memory {} MiB",
-                2 * BAD,
+                2 * BAD + MANY,
                 kernel_mib().unwrap_or_default()
             );
         }
@@ -56,7 +69,7 @@ pub async fn run(
     }
     println!("{GOOD} good ones alone, MiB/s: {}", list(&without));
     println!(
-        "beside {BAD} slow heads and {BAD} that never read: {}",
+        "beside {BAD} slow heads, {BAD} that never read and {MANY} with {STREAMS} unread streams: {}",
         list(&with)
     );
     let kept = median(&mut with) / median(&mut without);
@@ -107,7 +120,40 @@ async fn bad(image: &Image) -> Result<JoinSet<()>, Failure> {
             std::future::pending::<()>().await;
         });
     }
+    for _ in 0..MANY {
+        unread_streams(image, &mut bad).await?;
+    }
     Ok(bad)
+}
+
+/// Whether a new client is served.
+async fn healthy(server: SocketAddr) -> Result<(), Failure> {
+    let asked = async { Client::connect(server).await?.get("/healthz").await };
+    let answer = tokio::time::timeout(HEALTHY, asked).await;
+    answer.map_err(|_| "nobody answers /healthz beside the bad ones")??;
+    Ok(())
+}
+
+/// A connection of HTTP/2 that asks for the largest blob in every stream, and reads none.
+async fn unread_streams(image: &Image, bad: &mut JoinSet<()>) -> Result<(), Failure> {
+    let stream = TokioIo::new(TcpStream::connect(image.server).await?);
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(WINDOW)
+        .handshake(stream)
+        .await?;
+    bad.spawn(async move {
+        // Whoever is cut off stays away.
+        let _ = connection.await;
+    });
+    for _ in 0..STREAMS {
+        let request = Request::get(format!("http://load{}", image.largest()));
+        let answer = sender.send_request(request.body(Empty::<Bytes>::new())?);
+        bad.spawn(async move {
+            let _unread = answer.await;
+            std::future::pending::<()>().await;
+        });
+    }
+    Ok(())
 }
 
 /// A head of one byte every quarter of a second; whoever is cut off comes again.

@@ -1,8 +1,8 @@
 //! `cargo run --release --example load -- pull|abuse …`: load and abuse for a running server, over loopback, with a verdict.
 //!
 //! * `pull ADDRESS NAME:TAG CONNECTIONS`: that many connections pull a cached image at once; every byte is compared.
-//! * `abuse ADDRESS NAME:TAG ROUNDS SECONDS`: the rate of 50 good clients beside 500 that never finish a head and 500 that never
-//!   read, and without them, in turns.
+//! * `abuse ADDRESS NAME:TAG ROUNDS SECONDS`: the rate of 50 good clients beside 500 that never finish a head, 500 that never
+//!   read and 100 of HTTP/2 that leave 32 streams unread, and without them, in turns.
 //! * `aborts ADDRESS NAME:TAG COUNT`: clients that ask for everything and leave after the first bytes.
 //!
 //! `--pid PID` reads the server's memory and files from `/proc` and holds them against their bounds. tests/e2e/load.sh runs it.

@@ -126,31 +126,53 @@ async fn a_stream_that_is_not_read_ends_its_connection() {
     drop(response);
 }
 
-#[tokio::test]
-async fn requests_over_all_connections_have_a_bound() {
-    let server = Running::start(ServerSettings {
-        max_connections: 2,
-        ..settings()
-    })
-    .await;
+type Unread = Vec<Response<Incoming>>;
+
+/// A connection with so many streams of which nothing is read beyond their windows.
+async fn unread(server: &Running, streams: usize) -> (http2::SendRequest<Empty<Bytes>>, Unread) {
     let io = TokioIo::new(server.connect().await);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
-    let mut ask = |path: &str| {
-        let request = Request::get(format!("http://x{path}"));
-        sender.send_request(request.body(Empty::<Bytes>::new()).unwrap())
-    };
-    let unread = (
-        ask("/endless").await.unwrap(),
-        ask("/endless").await.unwrap(),
-    );
-    let third = ask("/");
-    let mut third = std::pin::pin!(third);
-    assert!(
-        timeout(Duration::from_millis(200), &mut third)
-            .await
-            .is_err()
-    );
-    drop(unread);
-    assert_eq!(timeout(WAIT, third).await.unwrap().unwrap().status(), 200);
+    let mut unread = Vec::new();
+    for _ in 0..streams {
+        unread.push(ask(&mut sender, "/endless").await);
+    }
+    (sender, unread)
+}
+
+async fn ask(sender: &mut http2::SendRequest<Empty<Bytes>>, path: &str) -> Response<Incoming> {
+    let request = Request::get(format!("http://x{path}"));
+    let request = request.body(Empty::new()).unwrap();
+    let answer = timeout(WAIT, sender.send_request(request)).await.unwrap();
+    answer.unwrap()
+}
+
+fn few(max_connections: usize) -> ServerSettings {
+    ServerSettings {
+        max_connections,
+        ..short(300, 60_000)
+    }
+}
+
+#[tokio::test]
+async fn further_requests_over_all_connections_have_a_bound() {
+    let server = Running::start(few(4)).await;
+    let (mut sender, mut unread) = unread(&server, 2).await;
+    let busy = ask(&mut sender, "/").await;
+    assert_eq!(busy.status(), 503);
+    assert!(busy.headers().contains_key("retry-after"));
+    unread.pop();
+    assert_eq!(ask(&mut sender, "/").await.status(), 200);
+}
+
+#[tokio::test]
+async fn whoever_takes_all_places_keeps_no_other_connection_from_being_served() {
+    let server = Running::start(few(4)).await;
+    let (mut sender, mut kept) = unread(&server, 2).await;
+    assert_eq!(ask(&mut sender, "/").await.status(), 503);
+    let (_other, more) = unread(&server, 1).await;
+    kept.extend(more);
+    assert!(kept.iter().all(|answer| answer.status() == 200));
+    let text = server.told(&get("/healthz", "close")).await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
 }
