@@ -13,7 +13,7 @@ use moka::future::Cache;
 use super::bearer::Login;
 use crate::error::{Error, Kind};
 use crate::fill::Credential;
-use crate::hub::{Credentials, UpstreamError};
+use crate::hub::{Access, Credentials, RemoteFile, Resolved, Upstream, UpstreamError};
 use crate::repo::{RepoId, Visibility};
 use crate::store::Store;
 
@@ -140,7 +140,7 @@ impl Decisions {
         }
         if resolved.gated {
             // Whoever sees it may not yet read it.
-            upstream.access(&resolved.repo).await?;
+            may_read(&*upstream, &resolved).await?;
         }
         if !visibility.is_public() {
             return Ok(visibility);
@@ -182,5 +182,33 @@ impl Decisions {
         if let Ok(Err(error)) = noted.await {
             tracing::warn!(%repo, %error, "who may read a repository could not be noted");
         }
+    }
+}
+
+/// Refuses a gated repository whose content is not given to the credentials of `upstream`.
+///
+/// What is cached is served on this word alone, so a mirror that does not say it has to give the beginning of the longest file.
+async fn may_read(upstream: &dyn Upstream, resolved: &Resolved) -> Result<(), UpstreamError> {
+    let Resolved { repo, commit, .. } = resolved;
+    if upstream.access(repo).await? == Access::Granted {
+        return Ok(());
+    }
+    let snapshot = upstream.snapshot(repo, *commit).await?;
+    let longest = snapshot.files().iter().max_by_key(|file| file.size);
+    let Some(file) = longest.filter(|file| file.size > 0) else {
+        return Err(UpstreamError::Gated(repo.clone()));
+    };
+    let file = RemoteFile {
+        repo: repo.clone(),
+        commit: *commit,
+        path: file.path.clone(),
+        size: file.size,
+        content: file.content,
+    };
+    match upstream.prove(&file).await {
+        Err(UpstreamError::RepositoryUnknown(_) | UpstreamError::BadToken(_)) => {
+            Err(UpstreamError::Gated(repo.clone()))
+        }
+        read => read,
     }
 }

@@ -21,7 +21,8 @@ use super::retry::{Policy, Purpose};
 use super::sequence::Sequences;
 use super::token::Token;
 use super::{
-    ByteStream, Credentials, Refs, RemoteFile, Resolved, Upstream, UpstreamError, tls, wire,
+    Access, ByteStream, Credentials, Refs, RemoteFile, Resolved, Upstream, UpstreamError, first,
+    tls, wire,
 };
 
 /// The longest page of a listing.
@@ -223,15 +224,14 @@ impl HubClient {
         wire::resolved(&answer.ok(about)?, repo)
     }
 
-    async fn access_to(&self, repo: &RepoId) -> Result<(), UpstreamError> {
+    async fn access_to(&self, repo: &RepoId) -> Result<Access, UpstreamError> {
         let repo = self.spelling(repo).await;
         let url = self.api(&repo, "/auth-check", None);
         let answer = self.http.call(Purpose::Answer, url, MAX_ANSWER).await?;
         if answer.is_absent() && !self.http.endpoint.is_hub() {
-            // A mirror without this call: the content itself will answer.
-            return Ok(());
+            return Ok(Access::Untold);
         }
-        answer.ok(About::Repo(&repo)).map(drop)
+        answer.ok(About::Repo(&repo)).map(|_| Access::Granted)
     }
 
     async fn refs_of(&self, repo: &RepoId) -> Result<Refs, UpstreamError> {
@@ -365,6 +365,15 @@ impl HubClient {
         };
         Reader::new(place, file.clone(), range).start().await
     }
+
+    /// The same client without what it knows of where content is: it has to ask for it anew.
+    fn forgetful(&self) -> Self {
+        Self {
+            locations: locations(),
+            sequences: Sequences::new(),
+            ..self.clone()
+        }
+    }
 }
 
 /// Signatures hold for an hour at the Hub.
@@ -415,7 +424,7 @@ impl Upstream for HubClient {
         self.resolve_any(repo, revision).boxed()
     }
 
-    fn access<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<(), UpstreamError>> {
+    fn access<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<Access, UpstreamError>> {
         self.access_to(repo).boxed()
     }
 
@@ -445,5 +454,10 @@ impl Upstream for HubClient {
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, UpstreamError>> {
         self.read_range(file, range).boxed()
+    }
+
+    fn prove<'a>(&'a self, file: &'a RemoteFile) -> BoxFuture<'a, Result<(), UpstreamError>> {
+        let range = 0..file.size.min(1);
+        async move { first(self.forgetful().read_range(file, range).await?).await }.boxed()
     }
 }

@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep};
 
 use super::content::{Blob, Document, Image};
 use super::*;
-use crate::store::Member;
 use crate::fill::{Asker, Outcome, Ready};
 use crate::image::ImageName;
 use crate::oci::{Digest, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Tag};
 use crate::repo::RepoId;
+use crate::store::Member;
 
 /// One repository, `org/model`, with an index, a manifest and a layer. Its tags say what happens: `ready`, `in-S` and `fail-S` (after S
 /// seconds), `in-S-ms` and `fail-S-ms`, `late-S` (found after S seconds, filled at once); any other is unknown.

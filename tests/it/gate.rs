@@ -1,0 +1,48 @@
+//! Promise: the gate says no when in doubt: mirrors that tell less than the Hub, tokens that are good for some things only, guesses, outages.
+
+use std::time::Duration;
+
+use hf_oci::auth::Mode;
+
+use crate::harness::small;
+use crate::hub::{Hub, Repo, World};
+use crate::logins::{ask, basic, gate, proxy};
+
+const GATED: &str = "/v2/org/gated/manifests/main";
+
+/// A hub with a gated model, a private one and a public one; `hf_in` may read all of them.
+fn world() -> World {
+    let gated = Repo::model("org/gated").gated("manual").allow("hf_in");
+    let private = Repo::model("org/private").private().allow("hf_in");
+    World::new()
+        .repo(gated.commit(small()))
+        .repo(private.commit(small().file("private.txt", "x")))
+        .repo(Repo::model("org/public").commit(small().file("public.txt", "x")))
+        .user("hf_out", "outsider")
+        .user("hf_server", "server")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_mirror_that_does_not_say_who_was_let_in_the_content_itself_does() {
+    let world = world().options(|options| options.says_access = false);
+    let hub = Hub::start(world).await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, Duration::ZERO)).await;
+    for cached in [false, true] {
+        for (login, wanted) in [
+            (None, 401),
+            (basic("x", "hf_guess"), 401),
+            (basic("x", "hf_out"), 403),
+            (basic("x", "hf_in"), 200),
+        ] {
+            let answer = ask(&proxy, GATED, login.as_deref()).await;
+            assert_eq!(answer.status(), wanted, "{login:?}, cached: {cached}");
+        }
+    }
+    hub.edit(|world| world.revoke("hf_in"));
+    let revoked = ask(&proxy, GATED, basic("x", "hf_in").as_deref()).await;
+    assert!(
+        matches!(revoked.status().as_u16(), 401 | 404),
+        "{}",
+        revoked.status()
+    );
+}
