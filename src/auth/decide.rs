@@ -41,7 +41,7 @@ pub(super) enum Decision {
     Unknown,
     /// The Hub has closed it.
     Disabled,
-    /// The Hub does not know the credential (any more).
+    /// The Hub refused the credential itself: it may not know it any more.
     BadToken,
 }
 
@@ -117,6 +117,8 @@ impl Decisions {
             Err(UpstreamError::RepositoryUnknown(_)) => (Decision::Unknown, Visibility::Private),
             Err(UpstreamError::Disabled(_)) => (Decision::Disabled, Visibility::Private),
             Err(UpstreamError::BadToken(_)) if login.is_some() => return Ok(Decision::BadToken),
+            // That says something of the token, not of the repository.
+            Err(UpstreamError::Forbidden(_)) if login.is_some() => return Ok(Decision::Unknown),
             Err(outage) => return self.without_answer(repo, outage),
         };
         self.note(repo, visibility).await;
@@ -190,8 +192,11 @@ impl Decisions {
 /// What is cached is served on this word alone, so a mirror that does not say it has to give the beginning of the longest file.
 async fn may_read(upstream: &dyn Upstream, resolved: &Resolved) -> Result<(), UpstreamError> {
     let Resolved { repo, commit, .. } = resolved;
-    if upstream.access(repo).await? == Access::Granted {
-        return Ok(());
+    match upstream.access(repo).await {
+        Ok(Access::Granted) => return Ok(()),
+        Ok(Access::Untold) => {}
+        Err(UpstreamError::Forbidden(_)) => return Err(UpstreamError::Gated(repo.clone())),
+        Err(error) => return Err(error),
     }
     let snapshot = upstream.snapshot(repo, *commit).await?;
     let longest = snapshot.files().iter().max_by_key(|file| file.size);
@@ -206,9 +211,11 @@ async fn may_read(upstream: &dyn Upstream, resolved: &Resolved) -> Result<(), Up
         content: file.content,
     };
     match upstream.prove(&file).await {
-        Err(UpstreamError::RepositoryUnknown(_) | UpstreamError::BadToken(_)) => {
-            Err(UpstreamError::Gated(repo.clone()))
-        }
+        Err(
+            UpstreamError::RepositoryUnknown(_)
+            | UpstreamError::BadToken(_)
+            | UpstreamError::Forbidden(_),
+        ) => Err(UpstreamError::Gated(repo.clone())),
         read => read,
     }
 }

@@ -18,6 +18,8 @@ use crate::hub::{Credentials, Token, Upstream};
 
 /// How long a token that the Hub does not know is refused without asking again.
 const UNKNOWN: Duration = Duration::from_secs(60);
+/// How long a token that was doubted is not asked about again.
+const DOUBT: Duration = Duration::from_secs(5);
 /// How long the Hub may take to say whether it knows a token.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Tokens that may be asked about at once: the Hub bears few such calls, and guesses must not crowd out what is served.
@@ -37,6 +39,8 @@ pub(super) struct Logins {
     credentials: Arc<dyn Credentials>,
     bearers: Bearers,
     known: Cache<Credential, bool>,
+    /// The same, asked again because of a doubt.
+    doubted: Cache<Credential, bool>,
     asking: AtomicUsize,
     upstreams: Cache<Credential, Arc<dyn Upstream>>,
 }
@@ -51,6 +55,10 @@ impl Logins {
             known: Cache::builder()
                 .max_capacity(10_000)
                 .expire_after(Ttl(ttl))
+                .build(),
+            doubted: Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(DOUBT.min(ttl))
                 .build(),
             asking: AtomicUsize::new(0),
             upstreams: Cache::builder()
@@ -110,11 +118,20 @@ impl Logins {
         })
     }
 
-    /// Forgets a login that the Hub does not know any more.
-    pub(super) async fn forget(&self, credential: Credential) {
-        self.bearers.forget(&credential).await;
-        self.upstreams.invalidate(&credential).await;
-        self.known.insert(credential, false).await;
+    /// Whether the Hub says that it does not know the token of a login any more, now that an answer has put it in doubt. Then the login is
+    /// forgotten.
+    pub(super) async fn is_gone(&self, login: &Login) -> bool {
+        let credential = login.credential;
+        let asked = self
+            .doubted
+            .try_get_with(credential, self.ask(&login.token));
+        let gone = matches!(asked.await, Ok(false));
+        if gone {
+            self.bearers.forget(&credential).await;
+            self.upstreams.invalidate(&credential).await;
+            self.known.insert(credential, false).await;
+        }
+        gone
     }
 
     /// The login of a Hub token, if the Hub knows it.

@@ -290,9 +290,9 @@ impl Gate {
     async fn refusal(&self, repo: &RepoId, refusal: Decision, login: Option<&Login>) -> Error {
         match (&self.door, login) {
             (Door::HuggingFace { logins, .. }, Some(login)) => {
-                if refusal == Decision::BadToken {
-                    logins.forget(login.credential).await;
-                }
+                // One repository's word is not enough to lock a login out of all.
+                let doubted = refusal == Decision::BadToken && !logins.is_gone(login).await;
+                let refusal = if doubted { Decision::Unknown } else { refusal };
                 refusal::to_login(repo, refusal)
             }
             (Door::Public { .. }, _) => refusal::to_all(repo, refusal),

@@ -33,6 +33,11 @@ pub enum UpstreamError {
     /// The upstream refused the server's own token.
     #[error("the upstream refused the server's Hub token (asked for {0}); check HF_TOKEN")]
     BadToken(RepoId),
+    /// The upstream refused this repository to the token, which may well be good for others.
+    #[error(
+        "the upstream refused {0} to the Hub token that it was asked with; give a token with read access to it"
+    )]
+    Forbidden(RepoId),
     /// Content that its owner gives out on request only.
     #[error(
         "{0} is gated: ask for access at https://huggingface.co/{0} and give the server a Hub token (HF_TOKEN) that has it"

@@ -5,10 +5,12 @@ use std::time::Duration;
 use hf_oci::auth::Mode;
 
 use crate::harness::small;
-use crate::hub::{Hub, Repo, World};
-use crate::logins::{ask, basic, gate, proxy};
+use crate::hub::{Effect, Fault, Hub, Repo, World};
+use crate::logins::{ask, basic, bearer, gate, proxy};
 
 const GATED: &str = "/v2/org/gated/manifests/main";
+const PRIVATE: &str = "/v2/org/private/manifests/main";
+const LONG: Duration = Duration::from_secs(300);
 
 /// A hub with a gated model, a private one and a public one; `hf_in` may read all of them.
 fn world() -> World {
@@ -45,4 +47,19 @@ async fn behind_a_mirror_that_does_not_say_who_was_let_in_the_content_itself_doe
         "{}",
         revoked.status()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_one_repository_refuses_stays_good_for_the_others() {
+    let hub = Hub::start(world()).await;
+    for status in [401, 403] {
+        let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
+        hub.clear_faults();
+        hub.fault(Fault::hub("models/org/private").then(Effect::Status(status, Vec::new())));
+        let login = bearer(&proxy, basic("x", "hf_in").as_deref()).await;
+        let refused = ask(&proxy, PRIVATE, login.as_deref()).await;
+        assert_eq!(refused.status(), 404, "after a {status}");
+        let other = ask(&proxy, GATED, login.as_deref()).await;
+        assert_eq!(other.status(), 200, "after a {status}");
+    }
 }
