@@ -63,3 +63,24 @@ async fn a_token_that_one_repository_refuses_stays_good_for_the_others() {
         assert_eq!(other.status(), 200, "after a {status}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_are_few_at_a_time_for_pulls_too() {
+    let hub = Hub::start(world()).await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
+    hub.fault(Fault::hub("whoami").then(Effect::Hold("whoami")));
+    let guesses: Vec<_> = (0..100).map(|n| basic("x", &format!("hf_{n}"))).collect();
+    let asked = guesses
+        .iter()
+        .map(|guess| ask(&proxy, PRIVATE, guess.as_deref()));
+    let release = async {
+        hub.wait_until(|hub| hub.count("whoami") >= 8).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        hub.release("whoami");
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(asked), release);
+    let limited = answers.iter().filter(|a| a.status() == 429).count();
+    assert!(limited >= 50, "{limited} of 100 guesses were put off");
+    let others = answers.iter().filter(|a| a.status() == 401).count();
+    assert_eq!(limited + others, 100);
+}
