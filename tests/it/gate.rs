@@ -32,7 +32,7 @@ async fn behind_a_mirror_that_does_not_say_who_was_let_in_the_content_itself_doe
     for cached in [false, true] {
         for (login, wanted) in [
             (None, 401),
-            (basic("x", "hf_guess"), 401),
+            (basic("x", "hf_guess"), 404),
             (basic("x", "hf_out"), 403),
             (basic("x", "hf_in"), 200),
         ] {
