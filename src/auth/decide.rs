@@ -11,6 +11,8 @@ use moka::Expiry;
 use moka::future::Cache;
 
 use super::bearer::Login;
+use super::login::Logins;
+use super::turns::Turns;
 use crate::error::{Error, Kind};
 use crate::fill::Credential;
 use crate::hub::{Access, Credentials, RemoteFile, Resolved, Upstream, UpstreamError};
@@ -23,8 +25,18 @@ const CAPACITY: u64 = 100_000;
 const NEGATIVE: Duration = Duration::from_secs(5);
 /// How long what was public is served before the Hub is tried again.
 const STALE: Duration = Duration::from_secs(30);
-/// How long the Hub may take to answer.
+/// How long the Hub may take to answer, the wait for a turn included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it is not asked the same again after it did not answer.
+const OUTAGE: Duration = Duration::from_secs(5);
+/// Questions at once about repositories that are not cached, of those who did not log in, and as many of those who did: names may be
+/// made up, and what is being served needs the Hub too.
+const AT_ONCE: usize = 3;
+/// Those who may wait for it.
+const QUEUE: usize = 256;
+
+/// What there may be too many of.
+const NEW: &str = "repositories are being asked about that are not cached";
 
 /// What a credential may do with a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,53 +59,65 @@ pub(super) enum Decision {
 
 type Question = (Option<Credential>, RepoId);
 
+/// A decision, or why there is none now.
+type Answer = Result<Decision, Error>;
+
+/// Who asks with a Hub token, and the logins that know how the Hub is asked with it.
+type Asks<'a> = (&'a Login, &'a Logins);
+
 struct Ttl(Duration);
 
-impl Expiry<Question, Decision> for Ttl {
-    fn expire_after_create(&self, _: &Question, made: &Decision, _: Instant) -> Option<Duration> {
+impl Expiry<Question, Answer> for Ttl {
+    fn expire_after_create(&self, _: &Question, made: &Answer, _: Instant) -> Option<Duration> {
         Some(match made {
-            Decision::Public | Decision::Admitted => self.0,
-            Decision::WasPublic => STALE.min(self.0),
-            Decision::Gated | Decision::Unknown | Decision::Disabled | Decision::BadToken => {
+            Ok(Decision::Public | Decision::Admitted) => self.0,
+            Ok(Decision::WasPublic) => STALE.min(self.0),
+            Ok(Decision::Gated | Decision::Unknown | Decision::Disabled | Decision::BadToken) => {
                 NEGATIVE.min(self.0)
             }
+            Err(_) => OUTAGE.min(self.0),
         })
     }
 }
 
 /// The decisions, remembered.
 pub(super) struct Decisions {
-    credentials: Arc<dyn Credentials>,
+    /// Asked without a credential. It is the same one always, as it knows how long the Hub wants to be left alone.
+    anonymous: Arc<dyn Upstream>,
     store: Arc<Store>,
-    made: Cache<Question, Decision>,
+    made: Cache<Question, Answer>,
+    strangers: Turns,
+    members: Turns,
 }
 
 impl Decisions {
     /// Decisions are believed for `ttl`.
-    pub(super) fn new(credentials: Arc<dyn Credentials>, store: Arc<Store>, ttl: Duration) -> Self {
+    pub(super) fn new(credentials: &dyn Credentials, store: Arc<Store>, ttl: Duration) -> Self {
         Self {
-            credentials,
+            anonymous: credentials.with_token(None),
             store,
             made: Cache::builder()
                 .max_capacity(CAPACITY)
                 .expire_after(Ttl(ttl))
                 .build(),
+            strangers: Turns::new(AT_ONCE, QUEUE),
+            members: Turns::new(AT_ONCE, QUEUE),
         }
     }
 
-    /// What `login`, or an anonymous client, may do with `repo`, whose letters are folded. Those who ask the same at once are one question
+    /// What a login, or an anonymous client, may do with `repo`, whose letters are folded. Those who ask the same at once are one question
     /// to the Hub.
-    pub(super) async fn of(&self, login: Option<&Login>, repo: &RepoId) -> Result<Decision, Error> {
+    pub(super) async fn of(&self, asks: Option<Asks<'_>>, repo: &RepoId) -> Answer {
         let everybody = (None, repo.clone());
-        if let Some(known @ Decision::Public) = self.made.get(&everybody).await {
-            return Ok(known);
+        if let Some(known @ Ok(Decision::Public)) = self.made.get(&everybody).await {
+            return known;
         }
-        let credential = login.map(|login| login.credential);
-        let asked = self.ask(login, repo);
+        let credential = asks.map(|(login, _)| login.credential);
+        let asked = self.ask(asks, repo);
         let made = self.made.try_get_with((credential, repo.clone()), asked);
-        let made = made.await.map_err(|error| (*error).clone())?;
+        let made = made.await.map_err(|error| (*error).clone())??;
         if made == Decision::Public && credential.is_some() {
-            self.made.insert(everybody, made).await;
+            self.made.insert(everybody, Ok(made)).await;
         }
         Ok(made)
     }
@@ -104,8 +128,21 @@ impl Decisions {
         self.made.invalidate(&(credential, repo.clone())).await;
     }
 
-    async fn ask(&self, login: Option<&Login>, repo: &RepoId) -> Result<Decision, Error> {
-        let answer = tokio::time::timeout(PATIENCE, self.visibility_to(login, repo)).await;
+    /// Asks the Hub, in turn. An error, other than one inside the answer, if too many ask.
+    async fn ask(&self, asks: Option<Asks<'_>>, repo: &RepoId) -> Result<Answer, Error> {
+        let place = match (self.store.canonical(repo), asks) {
+            (Some(_), _) => None,
+            (None, None) => Some(self.strangers.place(NEW)?),
+            (None, Some(_)) => Some(self.members.place(NEW)?),
+        };
+        let answered = async {
+            let _turn = match &place {
+                Some(place) => place.turn().await,
+                None => None,
+            };
+            self.visibility_to(asks, repo).await
+        };
+        let answer = tokio::time::timeout(PATIENCE, answered).await;
         let answer = answer.unwrap_or_else(|_| {
             let what = format!("no answer within {} s", PATIENCE.as_secs());
             Err(UpstreamError::Timeout(what))
@@ -116,25 +153,28 @@ impl Decisions {
             Err(UpstreamError::Gated(_)) => (Decision::Gated, Visibility::Gated),
             Err(UpstreamError::RepositoryUnknown(_)) => (Decision::Unknown, Visibility::Private),
             Err(UpstreamError::Disabled(_)) => (Decision::Disabled, Visibility::Private),
-            Err(UpstreamError::BadToken(_)) if login.is_some() => return Ok(Decision::BadToken),
+            Err(UpstreamError::BadToken(_)) if asks.is_some() => return Ok(Ok(Decision::BadToken)),
             // That says something of the token, not of the repository.
-            Err(UpstreamError::Forbidden(_)) if login.is_some() => return Ok(Decision::Unknown),
-            Err(outage) => return self.without_answer(repo, outage),
+            Err(UpstreamError::Forbidden(_)) if asks.is_some() => return Ok(Ok(Decision::Unknown)),
+            Err(outage) => return Ok(self.without_answer(repo, outage)),
         };
         self.note(repo, visibility).await;
-        Ok(decision)
+        Ok(Ok(decision))
     }
 
     /// Who may read a repository that the login, or an anonymous client, may read.
     async fn visibility_to(
         &self,
-        login: Option<&Login>,
+        asks: Option<Asks<'_>>,
         repo: &RepoId,
     ) -> Result<Visibility, UpstreamError> {
-        let upstream = self.credentials.with_token(login.map(|login| &login.token));
+        let upstream = match asks {
+            Some((login, logins)) => logins.upstream(login).await,
+            None => Arc::clone(&self.anonymous),
+        };
         let resolved = upstream.resolve(repo, None).await?;
         let visibility = resolved.visibility();
-        if login.is_none() {
+        if asks.is_none() {
             return match resolved.gated {
                 true => Err(UpstreamError::Gated(resolved.repo)),
                 false => Ok(Visibility::Public),
@@ -148,7 +188,7 @@ impl Decisions {
             return Ok(visibility);
         }
         // A mirror may not say that something is private.
-        match self.credentials.with_token(None).resolve(repo, None).await {
+        match self.anonymous.resolve(repo, None).await {
             Ok(everybody) => Ok(everybody.visibility()),
             Err(UpstreamError::RepositoryUnknown(_) | UpstreamError::Gated(_)) => {
                 Ok(Visibility::Private)
@@ -158,7 +198,7 @@ impl Decisions {
     }
 
     /// What is decided when the Hub does not answer. A refusal is the same whether or not there is such a repository.
-    fn without_answer(&self, repo: &RepoId, outage: UpstreamError) -> Result<Decision, Error> {
+    fn without_answer(&self, repo: &RepoId, outage: UpstreamError) -> Answer {
         if self.store.visibility(repo) == Some(Visibility::Public) {
             tracing::warn!(%repo, error = %outage, outcome = "stale", "serving what was public");
             return Ok(Decision::WasPublic);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::key::Key;
 use super::presented::Secret;
+use super::turns::Waiting;
 use crate::error::{Error, Kind};
 use crate::fill::Credential;
 
@@ -27,6 +28,8 @@ const WRONG: Duration = Duration::from_secs(5);
 /// Passwords that are checked at once, and that may wait for it.
 const AT_ONCE: usize = 2;
 const WAITING: usize = 64;
+/// What there may be too many of.
+pub(super) const LOGINS: &str = "logins are being checked";
 /// The largest file.
 const MAX_FILE: u64 = 4 << 20;
 /// The dearest hash that is taken: 2^16 rounds are some seconds.
@@ -108,7 +111,7 @@ impl Htpasswd {
     }
 
     async fn verify(&self, hash: String, password: Secret) -> Result<bool, Error> {
-        let _waiting = Waiting::new(&self.waiting, AT_ONCE + WAITING)?;
+        let _waiting = Waiting::new(&self.waiting, AT_ONCE + WAITING, LOGINS)?;
         let threads = Arc::clone(&self.threads);
         let closed = |_| Error::new(Kind::Unavailable, "the server is stopping; ask again");
         let thread = threads.acquire_owned().await.map_err(closed)?;
@@ -134,31 +137,6 @@ impl Htpasswd {
         let (path, state) = (self.path.clone(), self.state.clone());
         let renewed = tokio::task::spawn_blocking(move || renew(&path, stamp, &state)).await;
         renewed.unwrap_or(users)
-    }
-}
-
-/// A place among those whose password or token is being checked.
-pub(super) struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    /// A place, if there are fewer than `most`.
-    pub(super) fn new(count: &'a AtomicUsize, most: usize) -> Result<Self, Error> {
-        let place = Self(count);
-        if count.fetch_add(1, Ordering::Relaxed) < most {
-            return Ok(place);
-        }
-        drop(place);
-        let wait = Some(Duration::from_secs(5));
-        Err(Error::new(
-            Kind::TooManyRequests(wait),
-            "too many logins are being checked; ask again",
-        ))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -307,6 +285,6 @@ mod tests {
         let wrong = futures_util::future::join_all(wrong).await;
         let refused = wrong.iter().filter(|r| r.is_err()).count();
         assert!(refused > 0, "{refused}");
-        assert_eq!(users.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(users.waiting.load(std::sync::atomic::Ordering::Relaxed), 0);
     }
 }

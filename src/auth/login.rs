@@ -8,9 +8,10 @@ use moka::Expiry;
 use moka::future::Cache;
 
 use super::bearer::{Bearers, Login};
-use super::htpasswd::Waiting;
+use super::htpasswd::LOGINS;
 use super::key::Key;
 use super::presented::{Presented, Secret};
+use super::turns::Waiting;
 use super::{Caller, Issued};
 use crate::error::{Error, Kind};
 use crate::fill::Credential;
@@ -173,7 +174,7 @@ impl Logins {
     /// What the Hub says of a token now. An error if too many are asked about.
     async fn ask(&self, token: &Token) -> Result<Heard, Error> {
         const UNHEARD: &str = "whether the Hub knows the token cannot be found out now; ask again";
-        let _place = Waiting::new(&self.asking, AT_ONCE)?;
+        let _place = Waiting::new(&self.asking, AT_ONCE, LOGINS)?;
         let answer = tokio::time::timeout(PATIENCE, self.credentials.knows(token)).await;
         let error = match answer {
             Ok(Ok(true)) => return Ok(Heard::Known),

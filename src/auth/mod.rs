@@ -16,6 +16,7 @@ mod presented;
 mod refusal;
 mod rules;
 mod site;
+mod turns;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -151,8 +152,7 @@ impl Gate {
         store: Arc<Store>,
     ) -> Result<Self, GateError> {
         let key = Key::random().map_err(|error| GateError(error.to_string()))?;
-        let decisions =
-            || Decisions::new(Arc::clone(&credentials), Arc::clone(&store), settings.ttl);
+        let decisions = || Decisions::new(&*credentials, Arc::clone(&store), settings.ttl);
         let door = match &settings.mode {
             Mode::Open => Door::Open,
             Mode::Public => Door::Public {
@@ -273,8 +273,9 @@ impl Gate {
         let repo = name.repo();
         let (decision, login) = match (&self.door, caller) {
             (Door::Open | Door::Htpasswd(_), _) => return Ok(Permit::All),
-            (Door::HuggingFace { decisions, .. }, Caller::Login(login)) => {
-                (decisions.of(Some(login), repo).await?, Some(login))
+            (Door::HuggingFace { decisions, logins }, Caller::Login(login)) => {
+                let asks = Some((login, &**logins));
+                (decisions.of(asks, repo).await?, Some(login))
             }
             (Door::Public { decisions } | Door::HuggingFace { decisions, .. }, _) => {
                 (decisions.of(None, repo).await?, None)

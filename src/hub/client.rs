@@ -16,6 +16,7 @@ use crate::repo::{Commit, RepoId, Snapshot};
 use super::body::{Locations, Place, Reader};
 use super::endpoint::{Endpoint, encode_revision};
 use super::http::{Answer, Http};
+use super::pace::Pace;
 use super::refusal::About;
 use super::retry::{Policy, Purpose};
 use super::sequence::Sequences;
@@ -89,6 +90,8 @@ pub struct HubClient {
     canonical: Cache<RepoId, RepoId>,
     locations: Locations,
     sequences: Sequences,
+    /// Of the questions whether tokens are known, whosever they are.
+    guests: Arc<Pace>,
 }
 
 /// What an upstream says about a repository's named revisions.
@@ -112,15 +115,17 @@ impl HubClient {
 
     pub(super) fn with_policy(settings: HubSettings, policy: Policy) -> Result<Self, SetupError> {
         let client = tls::client(&settings)?;
+        let http = Http::new(
+            client,
+            settings.endpoint,
+            settings.token,
+            policy,
+            settings.connections,
+            settings.stall,
+        );
         Ok(Self {
-            http: Arc::new(Http::new(
-                client,
-                settings.endpoint,
-                settings.token,
-                policy,
-                settings.connections,
-                settings.stall,
-            )),
+            guests: http.with_token(None).pace(),
+            http: Arc::new(http),
             canonical: Cache::builder()
                 .max_capacity(100_000)
                 .time_to_live(Duration::from_secs(3600))
@@ -400,11 +405,13 @@ impl Credentials for HubClient {
             // A signed address is as good as the content itself.
             locations: locations(),
             sequences: Sequences::new(),
+            guests: Arc::clone(&self.guests),
         })
     }
 
     fn knows<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>> {
         let http = self.http.with_token(Some(token.clone()));
+        let http = http.with_pace(Arc::clone(&self.guests));
         async move {
             let url = http.endpoint.url("/api/whoami-v2", None);
             let answer = http.call(Purpose::Answer, url, MAX_ANSWER).await?;

@@ -84,3 +84,58 @@ async fn guesses_are_few_at_a_time_for_pulls_too() {
     let others = answers.iter().filter(|a| a.status() == 401).count();
     assert_eq!(limited + others, 100);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_nobody_knows_are_asked_about_few_at_a_time() {
+    let hub = Hub::start(world()).await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
+    hub.fault(Fault::hub("models/org/no-").then(Effect::Hold("names")));
+    let names: Vec<_> = (0..400)
+        .map(|n| format!("/v2/org/no-{n}/manifests/main"))
+        .collect();
+    let asked = names.iter().map(|name| ask(&proxy, name, None));
+    let release = async {
+        hub.wait_until(|hub| hub.count("info") >= 3).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(hub.count("info"), 3, "asked at once");
+        // Others get through meanwhile.
+        let login = basic("x", "hf_in");
+        assert_eq!(ask(&proxy, PRIVATE, login.as_deref()).await.status(), 200);
+        hub.release("names");
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(asked), release);
+    let limited = answers.iter().filter(|a| a.status() == 429).count();
+    let others = answers.iter().filter(|a| a.status() == 401).count();
+    assert_eq!((limited, others), (400 - 259, 259));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gate_leaves_the_hub_alone_for_as_long_as_it_wants() {
+    let hub = Hub::start(world()).await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
+    hub.fault(Fault::hub("/api/").then(Effect::RateLimited { t: 60 }));
+    for (login, asked) in [(None, 1), (basic("x", "hf_in"), 2)] {
+        for path in [PRIVATE, GATED, "/v2/org/missing/manifests/main"] {
+            let answer = ask(&proxy, path, login.as_deref()).await;
+            assert_eq!(answer.status(), 429, "{login:?} {path}");
+        }
+        assert_eq!(hub.count("info"), asked, "{login:?}");
+    }
+    for n in 0..5 {
+        let guess = basic("x", &format!("hf_{n}"));
+        assert_eq!(ask(&proxy, "/v2/", guess.as_deref()).await.status(), 429);
+    }
+    assert_eq!(hub.count("whoami"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_does_not_answer_is_not_asked_the_same_with_each_request() {
+    let hub = Hub::start(world()).await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
+    hub.fault(Fault::hub("models/org/private").then(Effect::Status(500, Vec::new())));
+    for _ in 0..5 {
+        let login = basic("x", "hf_in");
+        assert_eq!(ask(&proxy, PRIVATE, login.as_deref()).await.status(), 503);
+    }
+    assert_eq!(hub.count("info"), 1);
+}
