@@ -203,12 +203,13 @@ impl Decisions {
             tracing::warn!(%repo, error = %outage, outcome = "stale", "serving what was public");
             return Ok(Decision::WasPublic);
         }
-        let error = Error::from(outage);
-        let kind = match error.kind {
-            Kind::TooManyRequests(_) | Kind::Offline => error.kind,
-            _ => Kind::Unavailable,
+        tracing::warn!(%repo, error = %outage, "who may read a repository cannot be found out");
+        let (kind, why) = match Error::from(outage).kind {
+            kind @ Kind::TooManyRequests(_) => (kind, "the Hub's rate limit is reached"),
+            kind @ Kind::Offline => (kind, "the server is offline"),
+            _ => (Kind::Unavailable, "the Hub does not answer"),
         };
-        let why = error.message;
+        // What the outage says beside that may be known by another one's credentials.
         let message = format!("whether {repo} may be read cannot be found out now: {why}");
         Err(Error::new(kind, message))
     }

@@ -170,14 +170,10 @@ pub(super) fn encode_path(path: &str) -> String {
     utf8_percent_encode(path, PATH).to_string()
 }
 
-/// `url` as logs and errors may show it: no query (signatures live there), no credentials, no fragment.
+/// `url` as errors may show it: scheme, host and port. A path may be one that this server learned with another one's credentials, and
+/// signatures live in the query.
 pub(super) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.into()
+    url.origin().ascii_serialization()
 }
 
 #[cfg(test)]
@@ -324,6 +320,6 @@ mod tests {
     #[test]
     fn shown_addresses_have_no_secrets() {
         let secret = url("https://u:p@cdn.hf.co/a/b?X-Amz-Signature=abc#f");
-        assert_eq!(shown(&secret), "https://cdn.hf.co/a/b");
+        assert_eq!(shown(&secret), "https://cdn.hf.co");
     }
 }

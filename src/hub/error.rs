@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::repo::{Commit, ContentError, RepoId};
 
-/// Why an upstream did not give what was asked. No variant carries a token, a signed address or a path of this machine.
+/// Why an upstream did not give what was asked. No variant carries a token, an address beyond its host or a path of this
+/// machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
     /// The repository does not exist, or is private and the credentials at hand do not open it.

@@ -244,6 +244,7 @@ impl Http {
                 Err(trouble) => trouble,
             };
             failures += 1;
+            tracing::debug!(path = url.path(), ?trouble, "a call failed");
             if let Trouble::Limited(Some(wait)) = trouble
                 && begun.elapsed() + wait > self.policy.patience(purpose)
             {

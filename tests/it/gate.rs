@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hf_oci::auth::Mode;
 
-use crate::harness::small;
+use crate::harness::{OciError, small};
 use crate::hub::{Effect, Fault, Hub, Repo, World};
 use crate::logins::{ask, basic, bearer, gate, proxy};
 
@@ -138,4 +138,43 @@ async fn a_hub_that_does_not_answer_is_not_asked_the_same_with_each_request() {
         assert_eq!(ask(&proxy, PRIVATE, login.as_deref()).await.status(), 503);
     }
     assert_eq!(hub.count("info"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_repository_cannot_be_told_from_none_while_the_hub_fails() {
+    let private = Repo::model("Org/Secret").private().allow("hf_in");
+    let world = world().repo(private.commit(small()));
+    let hub = Hub::start(world).await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, Duration::ZERO)).await;
+    let path = |name: &str| format!("/v2/org/{name}/manifests/main");
+    let cached = ask(&proxy, &path("secret"), basic("x", "hf_in").as_deref()).await;
+    assert_eq!(cached.status(), 200);
+    for effect in [Effect::Status(500, Vec::new()), Effect::Hangup] {
+        hub.clear_faults();
+        hub.fault(Fault::hub("/api/").then(effect.clone()));
+        let told = async |name: &str| {
+            let error = OciError::of(ask(&proxy, &path(name), None).await).await;
+            (error.status, error.message.replace(name, "NAME"))
+        };
+        let (secret, missing) = (told("secret").await, told("missing").await);
+        assert_eq!(secret, missing, "{effect:?}");
+        assert_eq!(secret.0, 503);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_shows_an_address_of_the_hub_beyond_its_host() {
+    let hub = Hub::start(world()).await;
+    let proxy = proxy(&hub, gate(Mode::Open, LONG)).await;
+    for effect in [
+        Effect::Status(500, Vec::new()),
+        Effect::Status(418, Vec::new()),
+        Effect::Hangup,
+    ] {
+        hub.clear_faults();
+        hub.fault(Fault::hub("/api/").then(effect.clone()));
+        let error = proxy.error("/v2/org/public/manifests/main").await;
+        assert!(error.message.contains(hub.url()), "{}", error.message);
+        assert!(!error.message.contains("/api"), "{}", error.message);
+    }
 }
