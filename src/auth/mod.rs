@@ -325,7 +325,8 @@ impl Gate {
                 false => Err(refusal::not_public(repo)),
             }
         };
-        Asker::new(Arc::clone(&place.own), None, Arc::new(admits))
+        let asker = Asker::new(Arc::clone(&place.own), None, Arc::new(admits));
+        if public { asker.of_public() } else { asker }
     }
 
     /// Who asks with a Hub token of their own.

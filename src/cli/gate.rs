@@ -34,6 +34,14 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// Where files come from, asked without credentials, if the server has some.
+    pub(super) fn anonymous(&self, settings: &Settings) -> Option<Arc<dyn Upstream>> {
+        let token = settings.upstream.token.as_ref();
+        token.map(|_| self.credentials.with_token(None))
+    }
+}
+
 /// The gate of a server that listens on `address`. The file of users is read away from the runtime's threads.
 pub(super) async fn gate(
     settings: &Settings,

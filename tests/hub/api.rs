@@ -97,6 +97,9 @@ impl Call<'_> {
 
     fn info(&self, repo: &Repo, commit: &Commit) -> Value {
         let mut info = summary(repo);
+        if !self.world.options.says_private {
+            info["private"] = false.into();
+        }
         let blobs = self.flag("blobs");
         let sibling = |(path, entry): (&String, &Entry)| match blobs {
             false => json!({ "rfilename": path }),

@@ -41,6 +41,8 @@ pub struct Options {
     pub code_on_401: bool,
     /// Whether it has `auth-check` and `whoami-v2`, which some mirrors have not.
     pub says_access: bool,
+    /// Whether it says which repositories are private; some mirrors do not.
+    pub says_private: bool,
     /// Enforced limit on API calls per token (or for all without one).
     pub api_quota: Option<Quota>,
     /// Enforced limit on resolve calls, likewise.
@@ -58,6 +60,7 @@ impl Default for Options {
             signature_lifetime: Duration::from_secs(3600),
             code_on_401: false,
             says_access: true,
+            says_private: true,
             api_quota: None,
             resolve_quota: None,
         }

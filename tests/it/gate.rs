@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use hf_oci::auth::Mode;
+use hf_oci::repo::Visibility;
 
-use crate::harness::{OciError, small};
+use crate::harness::{OciError, Proxy, Setup, small};
 use crate::hub::{Effect, Fault, Hub, Repo, World};
 use crate::logins::{ask, basic, bearer, gate, proxy};
 
@@ -176,5 +177,24 @@ async fn no_answer_shows_an_address_of_the_hub_beyond_its_host() {
         let error = proxy.error("/v2/org/public/manifests/main").await;
         assert!(error.message.contains(hub.url()), "{}", error.message);
         assert!(!error.message.contains("/api"), "{}", error.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_servers_token_sees_is_not_taken_for_public() {
+    let world = world().options(|options| options.says_private = false);
+    let hub = Hub::start(world).await;
+    let setup = Setup {
+        token: Some("hf_in"),
+        ..Setup::default()
+    };
+    let proxy = Proxy::start_with(&hub, setup).await;
+    for (name, wanted) in [
+        ("org/private", Visibility::Private),
+        ("org/public", Visibility::Public),
+    ] {
+        proxy.index(name, "main").await;
+        let repo = name.parse().expect("an id");
+        assert_eq!(proxy.store.visibility(&repo), Some(wanted), "{name}");
     }
 }

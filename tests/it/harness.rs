@@ -118,10 +118,15 @@ impl Proxy {
             Folder::Given(folder) => folder.clone(),
         };
         let store = Arc::new(Store::open_with(&data, setup.limits).expect("a store"));
+        let anonymous = setup.token.map(|_| credentials.with_token(None));
         let gate = setup.gate.map(|gate| {
             Gate::new(gate, upstream.clone(), credentials, store.clone()).expect("a gate")
         });
-        let images = Arc::new(Images::new(upstream, Arc::clone(&store), setup.fill));
+        let images = Images::new(upstream, Arc::clone(&store), setup.fill);
+        let images = Arc::new(match anonymous {
+            Some(anonymous) => images.with_credentials(anonymous),
+            None => images,
+        });
         let registry = Registry::new(Arc::clone(&images), Arc::clone(&store), setup.registry);
         let registry = Arc::new(match gate {
             Some(gate) => registry.behind(gate),
