@@ -80,6 +80,11 @@ fn mode(settings: &Settings, address: SocketAddr) -> Mode {
     }
 }
 
+/// Whether not all who are let in may read the same as the server's own token.
+pub(super) fn tells_apart(settings: &Settings, address: SocketAddr) -> bool {
+    matches!(mode(settings, address), Mode::Public | Mode::HuggingFace)
+}
+
 /// Warns of what its owner may not have meant.
 pub(super) fn warn(settings: &Settings, address: SocketAddr) {
     let token = settings.upstream.token.is_some();

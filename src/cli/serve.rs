@@ -68,7 +68,11 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let gate = gate::gate(&settings, address, &origin, &store).await?;
     let upkeep = Upkeep::start(Arc::clone(&store), Upkeep::EVERY);
     let anonymous = origin.anonymous(&settings);
-    let images = Images::new(origin.own, Arc::clone(&store), fill_settings(&settings));
+    let fills = FillSettings {
+        proof: gate::tells_apart(&settings, address),
+        ..fill_settings(&settings)
+    };
+    let images = Images::new(origin.own, Arc::clone(&store), fills);
     let images = Arc::new(match anonymous {
         Some(anonymous) => images.with_credentials(anonymous),
         None => images,

@@ -11,6 +11,7 @@ mod layer;
 mod memory;
 mod outcome;
 mod progress;
+mod proof;
 mod resolve;
 mod upkeep;
 mod window;
@@ -51,6 +52,8 @@ pub struct FillSettings {
     pub tag_ttl: Duration,
     /// How long an answer is waited for when a known image can stand in.
     pub revalidate: Duration,
+    /// Whether not all may read the same: then a listing alone does not open a layer that is here because of another repository.
+    pub proof: bool,
 }
 
 impl FillSettings {
@@ -68,6 +71,7 @@ impl Default for FillSettings {
             layout: Layout::Split,
             tag_ttl: Duration::from_secs(300),
             revalidate: Duration::from_secs(10),
+            proof: false,
         }
     }
 }

@@ -31,6 +31,14 @@ impl Facts {
         self.known.get(repo)?.visibility
     }
 
+    /// The repositories with an image that everybody may read.
+    pub(super) fn public(&self) -> Vec<RepoId> {
+        let public =
+            |fact: &Fact| fact.canonical.is_some() && fact.visibility == Some(Visibility::Public);
+        let known = self.known.iter().filter(|(_, fact)| public(fact));
+        known.map(|(repo, _)| repo.clone()).collect()
+    }
+
     /// How the upstream spells `repo`, if it has an image.
     pub(super) fn canonical(&self, repo: &RepoId) -> Option<&RepoId> {
         self.known.get(repo)?.canonical.as_ref()

@@ -6,7 +6,7 @@ use hf_oci::auth::Mode;
 use hf_oci::repo::Visibility;
 
 use crate::harness::{OciError, Proxy, Setup, small};
-use crate::hub::{Effect, Fault, Hub, Repo, World};
+use crate::hub::{Effect, Fault, Files, Hub, Repo, World};
 use crate::logins::{ask, basic, bearer, gate, proxy};
 
 const GATED: &str = "/v2/org/gated/manifests/main";
@@ -197,4 +197,35 @@ async fn what_the_servers_token_sees_is_not_taken_for_public() {
         let repo = name.parse().expect("an id");
         assert_eq!(proxy.store.visibility(&repo), Some(wanted), "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_of_files_that_a_repository_does_not_have_opens_no_layer_of_another() {
+    let weights = |id: &str| Repo::model(id).commit(Files::new().pattern("w.bin", 3_000_000, 8));
+    let world = World::new()
+        .repo(weights("org/private").private().allow("hf_in"))
+        .repo(weights("org/claims"))
+        .repo(weights("org/has"))
+        .repo(weights("org/later"));
+    let hub = Hub::start(world.user("hf_server", "server")).await;
+    let mut gate = gate(Mode::HuggingFace, LONG);
+    gate.ttl = Duration::ZERO;
+    let proxy = proxy(&hub, gate).await;
+    let path = |name: &str| format!("/v2/org/{name}/manifests/main");
+    let insider = basic("x", "hf_in");
+    assert_eq!(
+        ask(&proxy, &path("private"), insider.as_deref())
+            .await
+            .status(),
+        200
+    );
+    for claims in ["claims", "later"] {
+        hub.fault(Fault::any(format!("org/{claims}/w.bin")).then(Effect::Status(404, Vec::new())));
+    }
+    assert_eq!(ask(&proxy, &path("claims"), None).await.status(), 404);
+    hub.reset();
+    assert_eq!(ask(&proxy, &path("has"), None).await.status(), 200);
+    assert!(hub.bytes() < 3_000_000, "it is proven, not fetched");
+    // Now everybody may have it.
+    assert_eq!(ask(&proxy, &path("later"), None).await.status(), 200);
 }
