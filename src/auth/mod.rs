@@ -175,6 +175,11 @@ impl Gate {
         })
     }
 
+    /// Whether everybody has everything, now and later.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.door, Door::Open)
+    }
+
     /// Who asks. `for_pull`: for a repository, so that what they may do is seen later. An error of
     /// [`Kind::Unauthorized`](crate::Kind::Unauthorized) wants a [challenge](Self::challenge) beside it.
     pub async fn authenticate(&self, headers: &HeaderMap, for_pull: bool) -> Result<Caller, Error> {

@@ -130,9 +130,11 @@ impl Registry {
                 self.refuse(&failed, request, number)
             }
         };
-        response
-            .headers_mut()
-            .insert(API_VERSION, reply::constant("registry/2.0"));
+        let headers = response.headers_mut();
+        headers.insert(API_VERSION, reply::constant("registry/2.0"));
+        if !self.gate.is_open() {
+            reply::private(headers);
+        }
         if request.method == Method::HEAD {
             *response.body_mut() = reply::nothing();
         }

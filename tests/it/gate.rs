@@ -5,11 +5,12 @@ use std::time::Duration;
 use hf_oci::auth::Mode;
 use hf_oci::repo::Visibility;
 
-use crate::harness::{OciError, Proxy, Setup, small};
+use crate::harness::{OciError, Proxy, Setup, header, small};
 use crate::hub::{Effect, Fault, Files, Hub, Repo, World};
 use crate::logins::{ask, basic, bearer, gate, proxy};
 
 const GATED: &str = "/v2/org/gated/manifests/main";
+const PUBLIC: &str = "/v2/org/public/manifests/main";
 const PRIVATE: &str = "/v2/org/private/manifests/main";
 const LONG: Duration = Duration::from_secs(300);
 
@@ -228,4 +229,29 @@ async fn a_listing_of_files_that_a_repository_does_not_have_opens_no_layer_of_an
     assert!(hub.bytes() < 3_000_000, "it is proven, not fetched");
     // Now everybody may have it.
     assert_eq!(ask(&proxy, &path("later"), None).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_caches_keep_nothing_unless_everybody_may_have_everything() {
+    let hub = Hub::start(world()).await;
+    for (mode, private) in [
+        (Mode::HuggingFace, true),
+        (Mode::Public, true),
+        (Mode::Open, false),
+    ] {
+        let proxy = proxy(&hub, gate(mode.clone(), LONG)).await;
+        let tag = ask(&proxy, PUBLIC, None).await;
+        let index = header(&tag, "docker-content-digest").expect("a digest");
+        let by_digest = format!("/v2/org/public/manifests/{index}");
+        for path in [PUBLIC, &by_digest, "/v2/org/public/tags/list"] {
+            let answer = ask(&proxy, path, None).await;
+            assert_eq!(answer.status(), 200);
+            let told = header(&answer, "cache-control").unwrap_or_default();
+            assert_eq!(
+                told.starts_with("private"),
+                private,
+                "{mode:?} {path}: {told}"
+            );
+        }
+    }
 }
