@@ -32,6 +32,8 @@ const OUTAGE: Duration = Duration::from_secs(5);
 /// Questions at once about repositories that are not cached, of those who did not log in, and as many of those who did: names may be
 /// made up, and what is being served needs the Hub too.
 const AT_ONCE: usize = 3;
+/// For how many times the time that decisions are believed a name may stand in lists.
+const LATELY: u32 = 12;
 /// Those who may wait for it.
 const QUEUE: usize = 256;
 
@@ -86,6 +88,8 @@ pub(super) struct Decisions {
     anonymous: Arc<dyn Upstream>,
     store: Arc<Store>,
     made: Cache<Question, Answer>,
+    /// What the Hub has shown to everybody lately.
+    shown: Cache<RepoId, ()>,
     strangers: Turns,
     members: Turns,
 }
@@ -99,6 +103,10 @@ impl Decisions {
             made: Cache::builder()
                 .max_capacity(CAPACITY)
                 .expire_after(Ttl(ttl))
+                .build(),
+            shown: Cache::builder()
+                .max_capacity(CAPACITY)
+                .time_to_live(ttl.saturating_mul(LATELY))
                 .build(),
             strangers: Turns::new(AT_ONCE, QUEUE),
             members: Turns::new(AT_ONCE, QUEUE),
@@ -120,6 +128,14 @@ impl Decisions {
             self.made.insert(everybody, Ok(made)).await;
         }
         Ok(made)
+    }
+
+    /// Whether the Hub has shown `repo` to everybody lately, if it was asked.
+    pub(super) async fn shown(&self, repo: &RepoId) -> Option<bool> {
+        match self.made.get(&(None, repo.clone())).await {
+            Some(made) => Some(matches!(made, Ok(Decision::Public | Decision::WasPublic))),
+            None => self.shown.get(repo).await.map(|()| true),
+        }
     }
 
     /// Forgets what was decided: something since then says otherwise.
@@ -158,6 +174,10 @@ impl Decisions {
             Err(UpstreamError::Forbidden(_)) if asks.is_some() => return Ok(Ok(Decision::Unknown)),
             Err(outage) => return Ok(self.without_answer(repo, outage)),
         };
+        match visibility.is_public() {
+            true => self.shown.insert(repo.clone(), ()).await,
+            false => self.shown.invalidate(repo).await,
+        }
         self.note(repo, visibility).await;
         Ok(Ok(decision))
     }

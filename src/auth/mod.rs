@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use hyper::HeaderMap;
 use hyper::http::request::Parts;
+use tokio::time::{Instant, timeout_at};
 
 pub use bearer::Login;
 pub use rules::{Glob, GlobError, Rules};
@@ -40,6 +41,10 @@ use crate::hub::{Credentials, Upstream};
 use crate::image::ImageName;
 use crate::repo::{RepoId, Visibility};
 use crate::store::Store;
+
+/// Repositories that the upstream is asked about for one list of them, and how long that may take.
+const LISTED_ANEW: u32 = 16;
+const LISTING: Duration = Duration::from_secs(10);
 
 /// Who is let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,15 +234,40 @@ impl Gate {
         }
     }
 
-    /// Whether everybody whom the gate lets in may know of the repository of `name`: whether it may stand in a list for all of them.
-    pub fn lists(&self, name: &ImageName) -> bool {
-        let public = match (&self.door, &self.place) {
-            (Door::Public { .. } | Door::HuggingFace { .. }, Some(place)) => {
-                place.store.visibility(name.repo()) == Some(Visibility::Public)
+    /// Those of `names` that everybody whom the gate lets in may know of, as far as that was heard lately. Of others the upstream is asked
+    /// about a few, for the sake of the next list too.
+    pub async fn listed(&self, names: Vec<String>) -> Vec<String> {
+        let until = Instant::now() + LISTING;
+        let (mut listed, mut questions) = (Vec::new(), LISTED_ANEW);
+        for text in names {
+            let name = ImageName::parse(&text).ok();
+            if let Some(name) = name.filter(|name| self.served(name).is_ok())
+                && self.lists(&name, &mut questions, until).await
+            {
+                listed.push(text);
             }
-            _ => true,
+        }
+        listed
+    }
+
+    async fn lists(&self, name: &ImageName, questions: &mut u32, until: Instant) -> bool {
+        let (Door::Public { decisions } | Door::HuggingFace { decisions, .. }) = &self.door else {
+            return true;
         };
-        public && self.served(name).is_ok()
+        let store = self.place.as_ref().map(|place| &place.store);
+        let known = store.and_then(|store| store.visibility(name.repo()));
+        if known != Some(Visibility::Public) {
+            return false;
+        }
+        if let Some(shown) = decisions.shown(name.repo()).await {
+            return shown;
+        }
+        if *questions == 0 {
+            return false;
+        }
+        *questions -= 1;
+        let asked = timeout_at(until, decisions.of(None, name.repo())).await;
+        matches!(asked, Ok(Ok(Decision::Public | Decision::WasPublic)))
     }
 
     /// Refuses a repository that the rules leave out, by the name asked for and by the one that it is known to have.

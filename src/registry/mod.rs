@@ -42,7 +42,6 @@ use self::route::{Refusal, Route};
 use crate::auth::Gate;
 use crate::error::{Error, Kind};
 use crate::fill::Images;
-use crate::image::ImageName;
 use crate::oci::Reference;
 use crate::server::{Body, Handler};
 use crate::store::Store;
@@ -200,9 +199,8 @@ impl Registry {
 
     /// The cached images that everybody may know of who may ask.
     async fn catalog(&self) -> Result<Vec<String>, Error> {
-        let mut names = self.content.catalog().await?;
-        names.retain(|name| ImageName::parse(name).is_ok_and(|name| self.gate.lists(&name)));
-        Ok(names)
+        let names = self.content.catalog().await?;
+        Ok(self.gate.listed(names).await)
     }
 }
 

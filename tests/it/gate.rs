@@ -6,7 +6,7 @@ use hf_oci::auth::Mode;
 use hf_oci::repo::Visibility;
 
 use crate::harness::{OciError, Proxy, Setup, header, small};
-use crate::hub::{Effect, Fault, Files, Hub, Repo, World};
+use crate::hub::{Effect, Fault, Files, Hub, Kind, Repo, World};
 use crate::logins::{ask, basic, bearer, gate, proxy};
 
 const GATED: &str = "/v2/org/gated/manifests/main";
@@ -254,4 +254,21 @@ async fn shared_caches_keep_nothing_unless_everybody_may_have_everything() {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_does_not_list_what_became_private_though_nobody_asked_for_it() {
+    let hub = Hub::start(world()).await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, Duration::ZERO)).await;
+    assert_eq!(ask(&proxy, PUBLIC, None).await.status(), 200);
+    let catalog = async || {
+        let told = ask(&proxy, "/v2/_catalog", None).await;
+        told.text().await.expect("a body")
+    };
+    assert_eq!(catalog().await, r#"{"repositories":["org/public"]}"#);
+    hub.edit(|world| {
+        let repo = world.find_mut(Kind::Model, "org/public");
+        repo.expect("a repository").private = true;
+    });
+    assert_eq!(catalog().await, r#"{"repositories":[]}"#);
 }
