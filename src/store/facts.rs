@@ -69,6 +69,14 @@ impl Facts {
         }
     }
 
+    /// Forgets `repo`, which has no image any more.
+    pub(super) fn removed(&mut self, repo: &RepoId) {
+        let fact = self.known.remove(repo);
+        if fact.is_some_and(|fact| fact.canonical.is_none()) {
+            self.pending = self.pending.saturating_sub(1);
+        }
+    }
+
     /// Notes who may read `repo`. Whether that is news for `index.json`.
     pub(super) fn note(&mut self, repo: &RepoId, visibility: Visibility) -> bool {
         if !self.known.contains_key(repo) {
@@ -115,6 +123,22 @@ mod tests {
         assert!(!facts.note(&asked, Visibility::Public));
         assert!(facts.note(&asked, Visibility::Private));
         assert!(!facts.note(&asked, Visibility::Private));
+    }
+
+    #[test]
+    fn what_has_no_image_any_more_is_forgotten() {
+        let mut facts = Facts::default();
+        for i in 0..10 {
+            let repo = repo(&format!("org/m{i}"));
+            facts.note(&repo, Visibility::Public);
+            facts.published(&repo, &repo);
+            facts.removed(&repo);
+            assert_eq!(
+                (facts.visibility(&repo), facts.canonical(&repo)),
+                (None, None)
+            );
+        }
+        assert_eq!((facts.known.len(), facts.pending), (0, 0));
     }
 
     #[test]
