@@ -101,6 +101,12 @@ pub(super) fn warn(settings: &Settings, address: SocketAddr) {
         ),
         _ => {}
     }
+    if settings.auth.mode == AuthMode::HuggingFace && settings.upstream.url.is_exposed() {
+        tracing::warn!(
+            "the Hub tokens of those who log in are sent to {} unencrypted; give upstream.url an address with https",
+            settings.upstream.url
+        );
+    }
     let safe = |url: &String| url.starts_with("https:");
     let tls = settings.tls.is_some() || settings.public_url.as_ref().is_some_and(safe);
     if settings.auth.mode != AuthMode::None && far && !tls {
