@@ -29,8 +29,8 @@ const STALE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it is not asked the same again after it did not answer.
 const OUTAGE: Duration = Duration::from_secs(5);
-/// Questions at once about repositories that are not cached, of those who did not log in, and as many of those who did: names may be
-/// made up, and what is being served needs the Hub too.
+/// Questions at once about repositories that are not cached, or not public, of those who did not log in, and as many of those who did: names
+/// may be made up, and what is being served needs the Hub too.
 const AT_ONCE: usize = 3;
 /// For how many times the time that decisions are believed a name may stand in lists.
 const LATELY: u32 = 12;
@@ -38,7 +38,7 @@ const LATELY: u32 = 12;
 const QUEUE: usize = 256;
 
 /// What there may be too many of.
-const NEW: &str = "repositories are being asked about that are not cached";
+const NEW: &str = "repositories are being asked about";
 
 /// What a credential may do with a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,10 +146,11 @@ impl Decisions {
 
     /// Asks the Hub, in turn. An error, other than one inside the answer, if too many ask.
     async fn ask(&self, asks: Option<Asks<'_>>, repo: &RepoId) -> Result<Answer, Error> {
-        let place = match (self.store.canonical(repo), asks) {
-            (Some(_), _) => None,
-            (None, None) => Some(self.strangers.place(NEW)?),
-            (None, Some(_)) => Some(self.members.place(NEW)?),
+        // Only what everybody may know of goes without: else who is put off would tell what is cached and private from what is not there.
+        let place = match (self.store.visibility(repo), asks) {
+            (Some(Visibility::Public), _) => None,
+            (_, None) => Some(self.strangers.place(NEW)?),
+            (_, Some(_)) => Some(self.members.place(NEW)?),
         };
         let answered = async {
             let _turn = match &place {

@@ -112,6 +112,31 @@ async fn names_that_nobody_knows_are_asked_about_few_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_who_are_put_off_cannot_tell_what_is_cached_and_private_from_none() {
+    let hub = Hub::start(world()).await;
+    let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
+    let insider = basic("x", "hf_in");
+    for (path, login) in [(PRIVATE, insider.as_deref()), (PUBLIC, None)] {
+        assert_eq!(ask(&proxy, path, login).await.status(), 200);
+    }
+    hub.fault(Fault::hub("models/org/no-").then(Effect::Hold("names")));
+    let names: Vec<_> = (0..300)
+        .map(|n| format!("/v2/org/no-{n}/tags/list"))
+        .collect();
+    let asked = names.iter().map(|name| ask(&proxy, name, None));
+    let meanwhile = async {
+        hub.wait_until(|hub| hub.fault_hits() >= 3).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for path in [PRIVATE, "/v2/org/missing/manifests/main"] {
+            assert_eq!(ask(&proxy, path, None).await.status(), 429, "{path}");
+        }
+        assert_eq!(ask(&proxy, PUBLIC, None).await.status(), 200);
+        hub.release("names");
+    };
+    tokio::join!(futures_util::future::join_all(asked), meanwhile);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_gate_leaves_the_hub_alone_for_as_long_as_it_wants() {
     let hub = Hub::start(world()).await;
     let proxy = proxy(&hub, gate(Mode::HuggingFace, LONG)).await;
