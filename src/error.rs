@@ -29,7 +29,7 @@ pub enum Kind {
     TooManyRequests(Option<Duration>),
     /// The upstream is broken or gave wrong bytes.
     BadGateway,
-    /// The upstream does not know the credential that it was asked with.
+    /// The upstream does not take the credential that it was asked with, here or anywhere.
     TokenRefused,
     /// The upstream is too slow.
     GatewayTimeout,
@@ -72,7 +72,7 @@ impl From<UpstreamError> for Error {
             UpstreamError::RevisionUnknown { .. } | UpstreamError::FileUnknown { .. } => {
                 Kind::ManifestUnknown
             }
-            UpstreamError::BadToken(_) => Kind::TokenRefused,
+            UpstreamError::BadToken(_) | UpstreamError::Forbidden(_) => Kind::TokenRefused,
             UpstreamError::Gated(_) | UpstreamError::Disabled(_) => Kind::Denied,
             UpstreamError::RateLimited { retry_after } => Kind::TooManyRequests(*retry_after),
             UpstreamError::Unavailable(_) | UpstreamError::Broken(_) => Kind::BadGateway,

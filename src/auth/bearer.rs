@@ -16,6 +16,8 @@ use crate::hub::Token;
 
 /// The most logins that are remembered.
 const SESSIONS: u64 = 10_000;
+/// The same of those that the Hub said nothing of: they take no place from the others.
+const UNCHECKED: u64 = 1_000;
 /// What clients take as the shortest life of a token.
 const SHORTEST: Duration = Duration::from_secs(60);
 /// Kind, end, credential.
@@ -29,12 +31,16 @@ const LOGIN: u8 = 1;
 pub struct Login {
     pub(super) credential: Credential,
     pub(super) token: Token,
+    /// Whether the Hub has said that it knows the token.
+    pub(super) checked: bool,
 }
 
 /// Gives tokens out and takes them back.
 pub(super) struct Bearers {
     key: Key,
     sessions: Cache<Credential, Token>,
+    /// Those of logins that were not checked.
+    unchecked: Cache<Credential, Token>,
     lifetime: Duration,
 }
 
@@ -42,12 +48,16 @@ impl Bearers {
     /// Tokens that live as long as `lifetime`, a minute at least.
     pub(super) fn new(key: Key, lifetime: Duration) -> Self {
         let lifetime = lifetime.max(SHORTEST);
+        let remembering = |most| {
+            Cache::builder()
+                .max_capacity(most)
+                .time_to_live(lifetime + Duration::from_secs(1))
+                .build()
+        };
         Self {
             key,
-            sessions: Cache::builder()
-                .max_capacity(SESSIONS)
-                .time_to_live(lifetime + Duration::from_secs(1))
-                .build(),
+            sessions: remembering(SESSIONS),
+            unchecked: remembering(UNCHECKED),
             lifetime,
         }
     }
@@ -62,9 +72,13 @@ impl Bearers {
         let end = seconds(now + self.lifetime).to_be_bytes();
         let (kind, credential) = match login {
             None => (ANONYMOUS, [0; 16]),
-            Some(Login { credential, token }) => {
-                self.sessions.insert(credential, token).await;
-                (LOGIN, credential.0)
+            Some(login) => {
+                let sessions = match login.checked {
+                    true => &self.sessions,
+                    false => &self.unchecked,
+                };
+                sessions.insert(login.credential, login.token).await;
+                (LOGIN, login.credential.0)
             }
         };
         let mut bytes = Vec::with_capacity(BODY + 32);
@@ -91,13 +105,23 @@ impl Bearers {
             return Some(None);
         }
         let credential = Credential(body[9..].try_into().ok()?);
-        let token = self.sessions.get(&credential).await?;
-        Some(Some(Login { credential, token }))
+        let checked = self.sessions.get(&credential).await;
+        let is_checked = checked.is_some();
+        let token = match checked {
+            Some(token) => token,
+            None => self.unchecked.get(&credential).await?,
+        };
+        Some(Some(Login {
+            credential,
+            token,
+            checked: is_checked,
+        }))
     }
 
     /// Forgets a login, whose token the Hub does not know any more.
     pub(super) async fn forget(&self, credential: &Credential) {
         self.sessions.invalidate(credential).await;
+        self.unchecked.invalidate(credential).await;
     }
 }
 
@@ -119,7 +143,28 @@ mod tests {
         Login {
             credential: Credential([7; 16]),
             token: Token::new("hf_canary").unwrap(),
+            checked: true,
         }
+    }
+
+    #[tokio::test]
+    async fn logins_that_were_not_checked_crowd_out_none_that_was() {
+        let here = bearers();
+        let now = SystemTime::now();
+        let checked = here.issue(Some(login()), now).await;
+        for n in 0..2 * SESSIONS {
+            let mut credential = [0; 16];
+            credential[..8].copy_from_slice(&n.to_be_bytes());
+            let guess = Login {
+                credential: Credential(credential),
+                checked: false,
+                ..login()
+            };
+            here.issue(Some(guess), now).await;
+        }
+        here.unchecked.run_pending_tasks().await;
+        assert!(here.unchecked.entry_count() <= UNCHECKED);
+        assert!(here.read(&secret(&checked), now).await.is_some());
     }
 
     fn secret(text: &str) -> Secret {

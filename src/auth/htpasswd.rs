@@ -3,10 +3,10 @@
 //! The file is looked at again when a request comes, at most once a second. Checking a password takes a tenth of a second of a core by
 //! intent, so that is done on few threads, and its outcome is remembered for a while under a keyed hash.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::key::Key;
 use super::presented::Secret;
+use super::turns::Waiting;
 use crate::error::{Error, Kind};
 use crate::fill::Credential;
 
@@ -27,15 +28,41 @@ const WRONG: Duration = Duration::from_secs(5);
 /// Passwords that are checked at once, and that may wait for it.
 const AT_ONCE: usize = 2;
 const WAITING: usize = 64;
+/// What there may be too many of.
+pub(super) const LOGINS: &str = "logins are being checked";
 /// The largest file.
 const MAX_FILE: u64 = 4 << 20;
 /// The dearest hash that is taken: 2^16 rounds are some seconds.
 const MAX_COST: u32 = 16;
-/// Checked for names that are not in the file, so that their answers take as long. Whatever its password is, it opens nothing.
+/// Checked for names that are not in the file, at the cost that most of the file have, so that their answers take as long. Whatever its
+/// password is, it opens nothing.
 const NOBODY: &str = "$2b$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy";
 
-/// By name, the hashes.
-type Users = HashMap<String, String>;
+/// The users of a file.
+#[derive(Debug, Default)]
+struct Users {
+    /// By name.
+    hashes: HashMap<String, String>,
+    /// For all other names.
+    nobody: String,
+}
+
+impl Users {
+    fn new(hashes: HashMap<String, String>) -> Self {
+        let mut costs = BTreeMap::<u32, usize>::new();
+        for cost in hashes.values().filter_map(|hash| cost(hash)) {
+            *costs.entry(cost).or_default() += 1;
+        }
+        let usual = costs
+            .into_iter()
+            .max_by_key(|(cost, count)| (*count, *cost));
+        let nobody = match usual {
+            Some((cost, _)) => NOBODY.replacen("$10$", &format!("${cost:02}$"), 1),
+            None => NOBODY.to_owned(),
+        };
+        Self { hashes, nobody }
+    }
+}
 
 /// What the file was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +101,7 @@ impl Htpasswd {
     /// Reads the file. Blocks.
     pub(super) fn open(path: &Path, key: Key) -> Result<Self, String> {
         let (users, stamp) = read(path)?;
-        tracing::info!(users = users.len(), file = %path.display(), "the users are read");
+        tracing::info!(users = users.hashes.len(), file = %path.display(), "the users are read");
         Ok(Self {
             path: path.to_owned(),
             state: Arc::new(Mutex::new(State {
@@ -95,8 +122,8 @@ impl Htpasswd {
     /// Whether `password` is that of `user`.
     pub(super) async fn check(&self, user: &str, password: &Secret) -> Result<bool, Error> {
         let users = self.users().await;
-        let known = users.get(user);
-        let hash = known.map_or(NOBODY, String::as_str);
+        let known = users.hashes.get(user);
+        let hash = known.unwrap_or(&users.nobody).as_str();
         let parts = [user, password.reveal(), hash].map(str::as_bytes);
         let key = self.key.hash("password", &parts);
         let checked = self
@@ -108,7 +135,7 @@ impl Htpasswd {
     }
 
     async fn verify(&self, hash: String, password: Secret) -> Result<bool, Error> {
-        let _waiting = Waiting::new(&self.waiting, AT_ONCE + WAITING)?;
+        let _waiting = Waiting::new(&self.waiting, AT_ONCE + WAITING, LOGINS)?;
         let threads = Arc::clone(&self.threads);
         let closed = |_| Error::new(Kind::Unavailable, "the server is stopping; ask again");
         let thread = threads.acquire_owned().await.map_err(closed)?;
@@ -137,31 +164,6 @@ impl Htpasswd {
     }
 }
 
-/// A place among those whose password or token is being checked.
-pub(super) struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    /// A place, if there are fewer than `most`.
-    pub(super) fn new(count: &'a AtomicUsize, most: usize) -> Result<Self, Error> {
-        let place = Self(count);
-        if count.fetch_add(1, Ordering::Relaxed) < most {
-            return Ok(place);
-        }
-        drop(place);
-        let wait = Some(Duration::from_secs(5));
-        Err(Error::new(
-            Kind::TooManyRequests(wait),
-            "too many logins are being checked; ask again",
-        ))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Reads the file again if it is another one than before. One that cannot be read changes nothing: editors take files away for moments.
 fn renew(path: &Path, before: Option<Stamp>, state: &Mutex<State>) -> Arc<Users> {
     let now = std::fs::metadata(path).ok().map(|m| stamp(&m));
@@ -170,7 +172,7 @@ fn renew(path: &Path, before: Option<Stamp>, state: &Mutex<State>) -> Arc<Users>
     }
     match read(path) {
         Ok((users, stamp)) => {
-            tracing::info!(users = users.len(), file = %path.display(), "the users are read again");
+            tracing::info!(users = users.hashes.len(), file = %path.display(), "the users are read again");
             let mut state = lock(state);
             state.users = Arc::new(users);
             state.stamp = Some(stamp);
@@ -212,7 +214,7 @@ fn read(path: &Path) -> Result<(Users, Stamp), String> {
 
 /// The users of a file's text. What is no bcrypt hash is left out, with a warning that does not repeat it.
 fn parse(text: &str) -> Users {
-    let mut users = Users::new();
+    let mut users = HashMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -228,7 +230,12 @@ fn parse(text: &str) -> Users {
             ),
         }
     }
-    users
+    Users::new(users)
+}
+
+/// The cost of a bcrypt hash.
+fn cost(hash: &str) -> Option<u32> {
+    hash.split('$').nth(2)?.parse().ok()
 }
 
 /// `$2y$10$` and 53 characters; also `2a` and `2b`.
@@ -268,10 +275,21 @@ mod tests {
             good.replace("$04$", "$31$"),
         );
         let users = parse(&text);
-        let mut names: Vec<_> = users.keys().map(String::as_str).collect();
+        let mut names: Vec<_> = users.hashes.keys().map(String::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["ann", "bob"]);
-        assert!(is_bcrypt(NOBODY));
+    }
+
+    #[test]
+    fn a_name_that_is_not_in_the_file_costs_what_most_of_them_do() {
+        let at = |cost| bcrypt::hash("x", cost).unwrap();
+        for (costs, wanted) in [(&[5, 4, 5][..], 5), (&[4], 4), (&[4, 5], 5), (&[], 10)] {
+            let lines = costs.iter().enumerate();
+            let text: String = lines.map(|(n, c)| format!("u{n}:{}\n", at(*c))).collect();
+            let users = parse(&text);
+            assert!(is_bcrypt(&users.nobody), "{}", users.nobody);
+            assert_eq!(cost(&users.nobody), Some(wanted), "{costs:?}");
+        }
     }
 
     #[tokio::test]
@@ -307,6 +325,6 @@ mod tests {
         let wrong = futures_util::future::join_all(wrong).await;
         let refused = wrong.iter().filter(|r| r.is_err()).count();
         assert!(refused > 0, "{refused}");
-        assert_eq!(users.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(users.waiting.load(std::sync::atomic::Ordering::Relaxed), 0);
     }
 }

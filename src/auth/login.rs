@@ -8,16 +8,19 @@ use moka::Expiry;
 use moka::future::Cache;
 
 use super::bearer::{Bearers, Login};
-use super::htpasswd::Waiting;
+use super::htpasswd::LOGINS;
 use super::key::Key;
 use super::presented::{Presented, Secret};
+use super::turns::Waiting;
 use super::{Caller, Issued};
 use crate::error::{Error, Kind};
 use crate::fill::Credential;
-use crate::hub::{Credentials, Token, Upstream};
+use crate::hub::{Credentials, Token, Upstream, UpstreamError};
 
 /// How long a token that the Hub does not know is refused without asking again.
 const UNKNOWN: Duration = Duration::from_secs(60);
+/// How long a token of which nothing was heard, or that was doubted, is not asked about again.
+const DOUBT: Duration = Duration::from_secs(5);
 /// How long the Hub may take to say whether it knows a token.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Tokens that may be asked about at once: the Hub bears few such calls, and guesses must not crowd out what is served.
@@ -25,9 +28,24 @@ const AT_ONCE: usize = 32;
 
 struct Ttl(Duration);
 
-impl Expiry<Credential, bool> for Ttl {
-    fn expire_after_create(&self, _: &Credential, known: &bool, _: Instant) -> Option<Duration> {
-        Some(if *known { self.0 } else { UNKNOWN.min(self.0) })
+/// What was heard of a token.
+#[derive(Debug, Clone)]
+enum Heard {
+    /// The Hub knows it.
+    Known,
+    /// It does not.
+    Unknown,
+    /// It did not say.
+    Nothing(Error),
+}
+
+impl Expiry<Credential, Heard> for Ttl {
+    fn expire_after_create(&self, _: &Credential, heard: &Heard, _: Instant) -> Option<Duration> {
+        Some(match heard {
+            Heard::Known => self.0,
+            Heard::Unknown => UNKNOWN.min(self.0),
+            Heard::Nothing(_) => DOUBT.min(self.0),
+        })
     }
 }
 
@@ -36,7 +54,9 @@ pub(super) struct Logins {
     key: Key,
     credentials: Arc<dyn Credentials>,
     bearers: Bearers,
-    known: Cache<Credential, bool>,
+    known: Cache<Credential, Heard>,
+    /// The same, asked again because of a doubt.
+    doubted: Cache<Credential, Heard>,
     asking: AtomicUsize,
     upstreams: Cache<Credential, Arc<dyn Upstream>>,
 }
@@ -51,6 +71,10 @@ impl Logins {
             known: Cache::builder()
                 .max_capacity(10_000)
                 .expire_after(Ttl(ttl))
+                .build(),
+            doubted: Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(DOUBT.min(ttl))
                 .build(),
             asking: AtomicUsize::new(0),
             upstreams: Cache::builder()
@@ -110,11 +134,20 @@ impl Logins {
         })
     }
 
-    /// Forgets a login that the Hub does not know any more.
-    pub(super) async fn forget(&self, credential: Credential) {
-        self.bearers.forget(&credential).await;
-        self.upstreams.invalidate(&credential).await;
-        self.known.insert(credential, false).await;
+    /// Whether the Hub says that it does not know the token of a login any more, now that an answer has put it in doubt. Then the login is
+    /// forgotten.
+    pub(super) async fn is_gone(&self, login: &Login) -> bool {
+        let credential = login.credential;
+        let asked = self
+            .doubted
+            .try_get_with(credential, self.ask(&login.token));
+        let gone = matches!(asked.await, Ok(Heard::Unknown));
+        if gone {
+            self.bearers.forget(&credential).await;
+            self.upstreams.invalidate(&credential).await;
+            self.known.insert(credential, Heard::Unknown).await;
+        }
+        gone
     }
 
     /// The login of a Hub token, if the Hub knows it.
@@ -123,33 +156,38 @@ impl Logins {
         let refused =
             || unauthorized("the Hub does not know this token; the password is a Hub token (hf_…)");
         let token = Token::new(password.reveal()).map_err(|_| refused())?;
-        let login = Login { credential, token };
-        let asked = self.known.try_get_with(credential, self.ask(&login.token));
-        match asked.await {
-            Ok(true) => Ok(login),
-            Ok(false) => Err(refused()),
-            Err(error) if though_unheard => {
-                tracing::warn!(%error, "a login could not be checked at the Hub");
-                Ok(login)
-            }
-            Err(error) => Err((*error).clone()),
+        let asked = self.known.try_get_with(credential, self.ask(&token));
+        // That too many are asked about is an error whatever is asked for: else the bound would be none.
+        let heard = asked.await.map_err(|error| (*error).clone())?;
+        let checked = matches!(heard, Heard::Known);
+        match heard {
+            Heard::Unknown => Err(refused()),
+            Heard::Nothing(error) if !though_unheard => Err(error),
+            Heard::Known | Heard::Nothing(_) => Ok(Login {
+                credential,
+                token,
+                checked,
+            }),
         }
     }
 
-    async fn ask(&self, token: &Token) -> Result<bool, Error> {
-        const UNHEARD: &str = "whether the Hub knows the token cannot be found out now";
-        let _place = Waiting::new(&self.asking, AT_ONCE)?;
-        match tokio::time::timeout(PATIENCE, self.credentials.knows(token)).await {
-            Ok(Ok(known)) => Ok(known),
-            Ok(Err(error)) => {
-                let message = format!("{UNHEARD}: {error}");
-                Err(match Error::from(error).kind {
-                    kind @ Kind::TooManyRequests(_) => Error::new(kind, message),
-                    _ => Error::new(Kind::Unavailable, message),
-                })
-            }
-            Err(_) => Err(Error::new(Kind::Unavailable, UNHEARD)),
-        }
+    /// What the Hub says of a token now. An error if too many are asked about.
+    async fn ask(&self, token: &Token) -> Result<Heard, Error> {
+        const UNHEARD: &str = "whether the Hub knows the token cannot be found out now; ask again";
+        let _place = Waiting::new(&self.asking, AT_ONCE, LOGINS)?;
+        let answer = tokio::time::timeout(PATIENCE, self.credentials.knows(token)).await;
+        let error = match answer {
+            Ok(Ok(true)) => return Ok(Heard::Known),
+            Ok(Ok(false)) => return Ok(Heard::Unknown),
+            Ok(Err(error)) => error,
+            Err(_) => UpstreamError::Timeout("it did not answer in time".to_owned()),
+        };
+        tracing::warn!(%error, "a login could not be checked at the Hub");
+        let kind = match Error::from(error).kind {
+            kind @ Kind::TooManyRequests(_) => kind,
+            _ => Kind::Unavailable,
+        };
+        Ok(Heard::Nothing(Error::new(kind, UNHEARD)))
     }
 }
 

@@ -16,6 +16,7 @@ mod presented;
 mod refusal;
 mod rules;
 mod site;
+mod turns;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use hyper::HeaderMap;
 use hyper::http::request::Parts;
+use tokio::time::{Instant, timeout_at};
 
 pub use bearer::Login;
 pub use rules::{Glob, GlobError, Rules};
@@ -39,6 +41,10 @@ use crate::hub::{Credentials, Upstream};
 use crate::image::ImageName;
 use crate::repo::{RepoId, Visibility};
 use crate::store::Store;
+
+/// Repositories that the upstream is asked about for one list of them, and how long that may take.
+const LISTED_ANEW: u32 = 16;
+const LISTING: Duration = Duration::from_secs(10);
 
 /// Who is let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,8 +157,7 @@ impl Gate {
         store: Arc<Store>,
     ) -> Result<Self, GateError> {
         let key = Key::random().map_err(|error| GateError(error.to_string()))?;
-        let decisions =
-            || Decisions::new(Arc::clone(&credentials), Arc::clone(&store), settings.ttl);
+        let decisions = || Decisions::new(&*credentials, Arc::clone(&store), settings.ttl);
         let door = match &settings.mode {
             Mode::Open => Door::Open,
             Mode::Public => Door::Public {
@@ -173,6 +178,11 @@ impl Gate {
             site: settings.site,
             place: Some(Place { own, store }),
         })
+    }
+
+    /// Whether everybody has everything, now and later.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.door, Door::Open)
     }
 
     /// Who asks. `for_pull`: for a repository, so that what they may do is seen later. An error of
@@ -224,15 +234,40 @@ impl Gate {
         }
     }
 
-    /// Whether everybody whom the gate lets in may know of the repository of `name`: whether it may stand in a list for all of them.
-    pub fn lists(&self, name: &ImageName) -> bool {
-        let public = match (&self.door, &self.place) {
-            (Door::Public { .. } | Door::HuggingFace { .. }, Some(place)) => {
-                place.store.visibility(name.repo()) == Some(Visibility::Public)
+    /// Those of `names` that everybody whom the gate lets in may know of, as far as that was heard lately. Of others the upstream is asked
+    /// about a few, for the sake of the next list too.
+    pub async fn listed(&self, names: Vec<String>) -> Vec<String> {
+        let until = Instant::now() + LISTING;
+        let (mut listed, mut questions) = (Vec::new(), LISTED_ANEW);
+        for text in names {
+            let name = ImageName::parse(&text).ok();
+            if let Some(name) = name.filter(|name| self.served(name).is_ok())
+                && self.lists(&name, &mut questions, until).await
+            {
+                listed.push(text);
             }
-            _ => true,
+        }
+        listed
+    }
+
+    async fn lists(&self, name: &ImageName, questions: &mut u32, until: Instant) -> bool {
+        let (Door::Public { decisions } | Door::HuggingFace { decisions, .. }) = &self.door else {
+            return true;
         };
-        public && self.served(name).is_ok()
+        let store = self.place.as_ref().map(|place| &place.store);
+        let known = store.and_then(|store| store.visibility(name.repo()));
+        if known != Some(Visibility::Public) {
+            return false;
+        }
+        if let Some(shown) = decisions.shown(name.repo()).await {
+            return shown;
+        }
+        if *questions == 0 {
+            return false;
+        }
+        *questions -= 1;
+        let asked = timeout_at(until, decisions.of(None, name.repo())).await;
+        matches!(asked, Ok(Ok(Decision::Public | Decision::WasPublic)))
     }
 
     /// Refuses a repository that the rules leave out, by the name asked for and by the one that it is known to have.
@@ -273,8 +308,9 @@ impl Gate {
         let repo = name.repo();
         let (decision, login) = match (&self.door, caller) {
             (Door::Open | Door::Htpasswd(_), _) => return Ok(Permit::All),
-            (Door::HuggingFace { decisions, .. }, Caller::Login(login)) => {
-                (decisions.of(Some(login), repo).await?, Some(login))
+            (Door::HuggingFace { decisions, logins }, Caller::Login(login)) => {
+                let asks = Some((login, &**logins));
+                (decisions.of(asks, repo).await?, Some(login))
             }
             (Door::Public { decisions } | Door::HuggingFace { decisions, .. }, _) => {
                 (decisions.of(None, repo).await?, None)
@@ -290,9 +326,9 @@ impl Gate {
     async fn refusal(&self, repo: &RepoId, refusal: Decision, login: Option<&Login>) -> Error {
         match (&self.door, login) {
             (Door::HuggingFace { logins, .. }, Some(login)) => {
-                if refusal == Decision::BadToken {
-                    logins.forget(login.credential).await;
-                }
+                // One repository's word is not enough to lock a login out of all.
+                let doubted = refusal == Decision::BadToken && !logins.is_gone(login).await;
+                let refusal = if doubted { Decision::Unknown } else { refusal };
                 refusal::to_login(repo, refusal)
             }
             (Door::Public { .. }, _) => refusal::to_all(repo, refusal),
@@ -324,7 +360,8 @@ impl Gate {
                 false => Err(refusal::not_public(repo)),
             }
         };
-        Asker::new(Arc::clone(&place.own), None, Arc::new(admits))
+        let asker = Asker::new(Arc::clone(&place.own), None, Arc::new(admits));
+        if public { asker.of_public() } else { asker }
     }
 
     /// Who asks with a Hub token of their own.

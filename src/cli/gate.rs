@@ -34,6 +34,14 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// Where files come from, asked without credentials, if the server has some.
+    pub(super) fn anonymous(&self, settings: &Settings) -> Option<Arc<dyn Upstream>> {
+        let token = settings.upstream.token.as_ref();
+        token.map(|_| self.credentials.with_token(None))
+    }
+}
+
 /// The gate of a server that listens on `address`. The file of users is read away from the runtime's threads.
 pub(super) async fn gate(
     settings: &Settings,
@@ -72,6 +80,11 @@ fn mode(settings: &Settings, address: SocketAddr) -> Mode {
     }
 }
 
+/// Whether not all who are let in may read the same as the server's own token.
+pub(super) fn tells_apart(settings: &Settings, address: SocketAddr) -> bool {
+    matches!(mode(settings, address), Mode::Public | Mode::HuggingFace)
+}
+
 /// Warns of what its owner may not have meant.
 pub(super) fn warn(settings: &Settings, address: SocketAddr) {
     let token = settings.upstream.token.is_some();
@@ -87,6 +100,12 @@ pub(super) fn warn(settings: &Settings, address: SocketAddr) {
             "auth.mode is none: whoever reaches {address} can pull every public repository through this server, onto its disk"
         ),
         _ => {}
+    }
+    if settings.auth.mode == AuthMode::HuggingFace && settings.upstream.url.is_exposed() {
+        tracing::warn!(
+            "the Hub tokens of those who log in are sent to {} unencrypted; give upstream.url an address with https",
+            settings.upstream.url
+        );
     }
     let safe = |url: &String| url.starts_with("https:");
     let tls = settings.tls.is_some() || settings.public_url.as_ref().is_some_and(safe);

@@ -67,8 +67,16 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let store = open_store(&settings).await?;
     let gate = gate::gate(&settings, address, &origin, &store).await?;
     let upkeep = Upkeep::start(Arc::clone(&store), Upkeep::EVERY);
-    let images = Images::new(origin.own, Arc::clone(&store), fill_settings(&settings));
-    let images = Arc::new(images);
+    let anonymous = origin.anonymous(&settings);
+    let fills = FillSettings {
+        proof: gate::tells_apart(&settings, address),
+        ..fill_settings(&settings)
+    };
+    let images = Images::new(origin.own, Arc::clone(&store), fills);
+    let images = Arc::new(match anonymous {
+        Some(anonymous) => images.with_credentials(anonymous),
+        None => images,
+    });
     let control = control(&settings, &store, &images);
     let registry = Registry::new(Arc::clone(&images), store, registry_settings(&settings));
     let registry = registry.behind(gate);

@@ -19,7 +19,7 @@ Examples:
   hf-oci verify --json | jq 'select(.event == \"finding\")'
 
 With --repair, bad blobs are moved to quarantine in the data folder, and their images are incomplete: a running server fetches them \
-again at once, otherwise they are when they are asked for.
+again at once with its own Hub token, otherwise they are when they are asked for.
 
 Exit codes: 0 all is well, or was repaired; 1 it failed; 2 usage; 3 something is wrong and was left so.")]
 pub(super) struct Verify {

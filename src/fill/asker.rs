@@ -24,6 +24,8 @@ pub struct Asker {
     pub(super) credential: Option<Credential>,
     /// `None`: everything.
     admits: Option<Arc<Admits>>,
+    /// Whether the upstream has said that everybody may read what is asked for.
+    public: bool,
 }
 
 impl Asker {
@@ -37,7 +39,21 @@ impl Asker {
             upstream,
             credential,
             admits: Some(admits),
+            public: false,
         }
+    }
+
+    /// The same, for a repository that the upstream has just shown to an anonymous client.
+    pub fn of_public(self) -> Self {
+        Self {
+            public: true,
+            ..self
+        }
+    }
+
+    /// Whether what it asks for was shown to an anonymous client.
+    pub(super) const fn is_of_public(&self) -> bool {
+        self.public
     }
 
     /// Asks `upstream` and may have everything that it gives.
@@ -46,6 +62,7 @@ impl Asker {
             upstream,
             credential: None,
             admits: None,
+            public: false,
         }
     }
 

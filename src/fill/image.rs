@@ -86,6 +86,7 @@ async fn fill_with(
             tasks,
         },
         shared: Arc::clone(&shared),
+        asked: order.key.name.repo().clone(),
         progress,
         room: None,
     };

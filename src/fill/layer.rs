@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::memory::Buffer;
+use super::proof::prove;
 use super::window::{Source, chunks};
 use super::{Progress, Shared};
 use crate::error::{Error, Kind};
@@ -50,6 +51,8 @@ impl Recipes {
 pub(super) struct Job {
     pub shared: Arc<Shared>,
     pub source: Source,
+    /// The repository as it was asked for.
+    pub asked: RepoId,
     pub progress: Arc<Progress>,
     /// The room for what this fill writes, held as long as anything of it works.
     pub room: Option<Arc<Reservation>>,
@@ -105,7 +108,8 @@ impl Draft {
 pub(super) async fn layer(job: Job, draft: Draft) -> Result<(LayerRecord, Lease), Error> {
     let recipe = draft.recipe;
     let plan = match &draft.found {
-        Found::There(..) => {
+        Found::There(record, _) => {
+            prove(&job, &draft.files, Some(record.descriptor.digest)).await?;
             draft.reused(&job);
             let Found::There(record, lease) = draft.found else {
                 return Err(Error::new(Kind::Internal, "a draft has changed"));
@@ -120,8 +124,13 @@ pub(super) async fn layer(job: Job, draft: Draft) -> Result<(LayerRecord, Lease)
         .with_store(move |store| store.layer(&recipe))
         .await?;
     if let Some(known) = known {
+        prove(&job, &draft.files, Some(known.0.descriptor.digest)).await?;
         draft.reused(&job);
         return Ok(known);
+    }
+    let staged = move |store: &Store| store.is_staged(&recipe);
+    if job.shared.settings.proof && job.shared.with_store(staged).await? {
+        prove(&job, &draft.files, None).await?;
     }
     let mut refetched = BTreeSet::new();
     let mut trusted = None;

@@ -11,6 +11,7 @@ mod layer;
 mod memory;
 mod outcome;
 mod progress;
+mod proof;
 mod resolve;
 mod streams;
 mod upkeep;
@@ -26,7 +27,7 @@ use crate::hub::{Upstream, UpstreamError};
 use crate::image::ImageName;
 use crate::image::Layout;
 use crate::oci::{Digest, Tag, spell_tag};
-use crate::repo::Commit;
+use crate::repo::{Commit, RepoId, Visibility};
 use crate::store::{ImageKey, Order, Reference, Store, StoreError, Stored};
 
 pub use asker::{Admits, Asker, Credential};
@@ -52,6 +53,8 @@ pub struct FillSettings {
     pub tag_ttl: Duration,
     /// How long an answer is waited for when a known image can stand in.
     pub revalidate: Duration,
+    /// Whether not all may read the same: then a listing alone does not open a layer that is here because of another repository.
+    pub proof: bool,
 }
 
 impl FillSettings {
@@ -69,6 +72,7 @@ impl Default for FillSettings {
             layout: Layout::Split,
             tag_ttl: Duration::from_secs(300),
             revalidate: Duration::from_secs(10),
+            proof: false,
         }
     }
 }
@@ -90,6 +94,9 @@ impl From<Stored> for Ready {
         }
     }
 }
+
+/// How long the upstream may take to say what everybody may read.
+const ANONYMOUS: Duration = Duration::from_secs(5);
 
 /// The most layers that are written at once, of all fills.
 const WRITERS: usize = 64;
@@ -129,6 +136,8 @@ pub struct Images {
     shared: Arc<Shared>,
     heads: resolve::Heads,
     flights: flight::Flights,
+    /// The upstream without credentials, if the server has some.
+    anonymous: Option<Arc<dyn Upstream>>,
 }
 
 impl Images {
@@ -147,6 +156,15 @@ impl Images {
             heads: resolve::Heads::new(Arc::clone(&shared)),
             flights: flight::Flights::new(shared.settings.concurrent),
             shared,
+            anonymous: None,
+        }
+    }
+
+    /// The same, where the upstream is asked with credentials: `anonymous` is the one without, which knows what everybody may read.
+    pub fn with_credentials(self, anonymous: Arc<dyn Upstream>) -> Self {
+        Self {
+            anonymous: Some(anonymous),
+            ..self
         }
     }
 
@@ -183,7 +201,7 @@ impl Images {
             return Ok(Found::Ready(stored.into(), Outcome::Hit));
         }
         let (head, outcome) = self.heads.head(asker, name, tag).await?;
-        self.admit(asker, name, &head).await?;
+        self.admit(asker, name, &head, outcome).await?;
         let key = key(head.commit);
         if let Some(stored) = self.stored(&key).await? {
             if head.outage.is_none() {
@@ -321,20 +339,35 @@ impl Images {
         asker: &Asker,
         name: &ImageName,
         head: &resolve::Head,
+        outcome: Outcome,
     ) -> Result<(), Error> {
-        let (repo, visibility) = (name.repo(), head.visibility);
-        // Whether something is public is not to be learned with a credential that sees more than everybody.
-        let told = head.outage.is_none() && !(asker.has_credential() && visibility.is_public());
-        if told && self.shared.store.visibility(repo) != Some(visibility) {
-            let asked = repo.clone();
-            let noted = self
-                .shared
-                .with_store(move |store| store.note_visibility(&asked, visibility));
-            if let Err(error) = noted.await {
-                tracing::warn!(%repo, %error, "who may read a repository could not be noted");
-            }
+        let repo = name.repo();
+        // What is remembered for long may be true no longer.
+        let fresh = outcome == Outcome::Revalidated;
+        if fresh && self.shared.store.visibility(repo) != Some(head.visibility) {
+            self.note(asker, name, head.visibility).await;
         }
-        asker.admits(&head.repo, visibility)
+        asker.admits(&head.repo, head.visibility)
+    }
+
+    /// Notes who may read a repository, of which the asker was told `told` just now.
+    async fn note(&self, asker: &Asker, name: &ImageName, told: Visibility) {
+        let repo = name.repo();
+        let visibility = match (&self.anonymous, told) {
+            // Whether something is public is not to be learned with a credential that may see more than everybody.
+            (_, Visibility::Public) if asker.is_of_public() => Some(told),
+            (_, Visibility::Public) if asker.has_credential() => None,
+            (Some(anonymous), Visibility::Public) => to_all(&**anonymous, repo).await,
+            (_, told) => Some(told),
+        };
+        let Some(visibility) = visibility else { return };
+        let asked = repo.clone();
+        let noted = self
+            .shared
+            .with_store(move |store| store.note_visibility(&asked, visibility));
+        if let Err(error) = noted.await {
+            tracing::warn!(%repo, %error, "who may read a repository could not be noted");
+        }
     }
 
     /// Refuses what the asker may not have, where no tag is asked for. During an outage only what is cached is at stake, for which the
@@ -347,7 +380,7 @@ impl Images {
             return Ok(());
         }
         match self.heads.head(asker, name, &latest).await {
-            Ok((head, _)) => self.admit(asker, name, &head).await,
+            Ok((head, outcome)) => self.admit(asker, name, &head, outcome).await,
             Err(error) if resolve::is_outage(&error) => Ok(()),
             Err(error) => Err(error),
         }
@@ -391,6 +424,15 @@ impl Shared {
             Ok(result) => result.map_err(Error::from),
             Err(_) => Err(Error::new(Kind::Internal, "a call of the store was lost")),
         }
+    }
+}
+
+/// Who may read a repository, as `anonymous` sees it; nothing if it does not say so soon.
+async fn to_all(anonymous: &dyn Upstream, repo: &RepoId) -> Option<Visibility> {
+    match tokio::time::timeout(ANONYMOUS, anonymous.resolve(repo, None)).await {
+        Ok(Ok(seen)) => Some(seen.visibility()),
+        Ok(Err(UpstreamError::RepositoryUnknown(_))) => Some(Visibility::Private),
+        Ok(Err(_)) | Err(_) => None,
     }
 }
 

@@ -16,12 +16,14 @@ use crate::repo::{Commit, RepoId, Snapshot};
 use super::body::{Locations, Place, Reader};
 use super::endpoint::{Endpoint, encode_revision};
 use super::http::{Answer, Http};
+use super::pace::Pace;
 use super::refusal::About;
 use super::retry::{Policy, Purpose};
 use super::sequence::Sequences;
 use super::token::Token;
 use super::{
-    ByteStream, Credentials, Refs, RemoteFile, Resolved, Upstream, UpstreamError, tls, wire,
+    Access, ByteStream, Credentials, Refs, RemoteFile, Resolved, Upstream, UpstreamError, first,
+    tls, wire,
 };
 
 /// The longest page of a listing.
@@ -88,6 +90,8 @@ pub struct HubClient {
     canonical: Cache<RepoId, RepoId>,
     locations: Locations,
     sequences: Sequences,
+    /// Of the questions whether tokens are known, whosever they are.
+    guests: Arc<Pace>,
 }
 
 /// What an upstream says about a repository's named revisions.
@@ -111,15 +115,17 @@ impl HubClient {
 
     pub(super) fn with_policy(settings: HubSettings, policy: Policy) -> Result<Self, SetupError> {
         let client = tls::client(&settings)?;
+        let http = Http::new(
+            client,
+            settings.endpoint,
+            settings.token,
+            policy,
+            settings.connections,
+            settings.stall,
+        );
         Ok(Self {
-            http: Arc::new(Http::new(
-                client,
-                settings.endpoint,
-                settings.token,
-                policy,
-                settings.connections,
-                settings.stall,
-            )),
+            guests: http.with_token(None).pace(),
+            http: Arc::new(http),
             canonical: Cache::builder()
                 .max_capacity(100_000)
                 .time_to_live(Duration::from_secs(3600))
@@ -223,15 +229,14 @@ impl HubClient {
         wire::resolved(&answer.ok(about)?, repo)
     }
 
-    async fn access_to(&self, repo: &RepoId) -> Result<(), UpstreamError> {
+    async fn access_to(&self, repo: &RepoId) -> Result<Access, UpstreamError> {
         let repo = self.spelling(repo).await;
         let url = self.api(&repo, "/auth-check", None);
         let answer = self.http.call(Purpose::Answer, url, MAX_ANSWER).await?;
         if answer.is_absent() && !self.http.endpoint.is_hub() {
-            // A mirror without this call: the content itself will answer.
-            return Ok(());
+            return Ok(Access::Untold);
         }
-        answer.ok(About::Repo(&repo)).map(drop)
+        answer.ok(About::Repo(&repo)).map(|_| Access::Granted)
     }
 
     async fn refs_of(&self, repo: &RepoId) -> Result<Refs, UpstreamError> {
@@ -365,6 +370,15 @@ impl HubClient {
         };
         Reader::new(place, file.clone(), range).start().await
     }
+
+    /// The same client without what it knows of where content is: it has to ask for it anew.
+    fn forgetful(&self) -> Self {
+        Self {
+            locations: locations(),
+            sequences: Sequences::new(),
+            ..self.clone()
+        }
+    }
 }
 
 /// Signatures hold for an hour at the Hub.
@@ -391,11 +405,13 @@ impl Credentials for HubClient {
             // A signed address is as good as the content itself.
             locations: locations(),
             sequences: Sequences::new(),
+            guests: Arc::clone(&self.guests),
         })
     }
 
     fn knows<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>> {
         let http = self.http.with_token(Some(token.clone()));
+        let http = http.with_pace(Arc::clone(&self.guests));
         async move {
             let url = http.endpoint.url("/api/whoami-v2", None);
             let answer = http.call(Purpose::Answer, url, MAX_ANSWER).await?;
@@ -415,7 +431,7 @@ impl Upstream for HubClient {
         self.resolve_any(repo, revision).boxed()
     }
 
-    fn access<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<(), UpstreamError>> {
+    fn access<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<Access, UpstreamError>> {
         self.access_to(repo).boxed()
     }
 
@@ -445,5 +461,10 @@ impl Upstream for HubClient {
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, UpstreamError>> {
         self.read_range(file, range).boxed()
+    }
+
+    fn prove<'a>(&'a self, file: &'a RemoteFile) -> BoxFuture<'a, Result<(), UpstreamError>> {
+        let range = 0..file.size.min(1);
+        async move { first(self.forgetful().read_range(file, range).await?).await }.boxed()
     }
 }

@@ -4,6 +4,7 @@
 //! gets it, [`Endpoint::follow`] where a redirect may lead, [`Endpoint::rehome`] keeps pagination on the own endpoint.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -42,6 +43,17 @@ impl Endpoint {
     /// Whether this is huggingface.co itself, whose habits are known, rather than a mirror.
     pub fn is_hub(&self) -> bool {
         self.prefix.is_empty() && self.origin.as_str() == format!("{HUB}/")
+    }
+
+    /// Whether what is sent to it can be read on the way: it is without TLS, and not on this machine.
+    pub fn is_exposed(&self) -> bool {
+        let host = self.origin.host_str().unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        let here = match address.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => host == "localhost",
+        };
+        self.origin.scheme() == "http" && !here
     }
 
     /// The address of `path` (encoded, with a leading `/`) at this endpoint.
@@ -170,14 +182,10 @@ pub(super) fn encode_path(path: &str) -> String {
     utf8_percent_encode(path, PATH).to_string()
 }
 
-/// `url` as logs and errors may show it: no query (signatures live there), no credentials, no fragment.
+/// `url` as errors may show it: scheme, host and port. A path may be one that this server learned with another one's credentials, and
+/// signatures live in the query.
 pub(super) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.into()
+    url.origin().ascii_serialization()
 }
 
 #[cfg(test)]
@@ -322,8 +330,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_without_tls_to_another_machine_is_exposed() {
+        for (text, exposed) in [
+            ("https://huggingface.co", false),
+            ("https://mirror.example", false),
+            ("http://mirror.example", true),
+            ("http://10.0.0.1:8000/hf", true),
+            ("http://127.0.0.1:8000", false),
+            ("http://[::1]:8000", false),
+            ("http://localhost:8000", false),
+        ] {
+            assert_eq!(endpoint(text).is_exposed(), exposed, "{text}");
+        }
+    }
+
+    #[test]
     fn shown_addresses_have_no_secrets() {
         let secret = url("https://u:p@cdn.hf.co/a/b?X-Amz-Signature=abc#f");
-        assert_eq!(shown(&secret), "https://cdn.hf.co/a/b");
+        assert_eq!(shown(&secret), "https://cdn.hf.co");
     }
 }

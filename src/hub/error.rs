@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::repo::{Commit, ContentError, RepoId};
 
-/// Why an upstream did not give what was asked. No variant carries a token, a signed address or a path of this machine.
+/// Why an upstream did not give what was asked. No variant carries a token, an address beyond its host or a path of this
+/// machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
     /// The repository does not exist, or is private and the credentials at hand do not open it.
@@ -33,6 +34,11 @@ pub enum UpstreamError {
     /// The upstream refused the server's own token.
     #[error("the upstream refused the server's Hub token (asked for {0}); check HF_TOKEN")]
     BadToken(RepoId),
+    /// The upstream refused this repository to the token, which may well be good for others.
+    #[error(
+        "the upstream refused {0} to the Hub token that it was asked with; give a token with read access to it"
+    )]
+    Forbidden(RepoId),
     /// Content that its owner gives out on request only.
     #[error(
         "{0} is gated: ask for access at https://huggingface.co/{0} and give the server a Hub token (HF_TOKEN) that has it"

@@ -49,7 +49,7 @@ pub(super) struct Http {
     token: Option<Token>,
     calls: Arc<Semaphore>,
     content: Arc<Semaphore>,
-    pace: Pace,
+    pace: Arc<Pace>,
     stall: Duration,
 }
 
@@ -98,7 +98,7 @@ impl Http {
             token,
             calls: Arc::new(Semaphore::new(CALLS)),
             content: Arc::new(Semaphore::new(content)),
-            pace: Pace::new(content),
+            pace: Arc::new(Pace::new(content)),
             stall,
         }
     }
@@ -112,9 +112,19 @@ impl Http {
             token,
             calls: Arc::clone(&self.calls),
             content: Arc::clone(&self.content),
-            pace: self.pace.anew(),
+            pace: Arc::new(self.pace.anew()),
             stall: self.stall,
         }
+    }
+
+    /// Its pauses, to be shared with another one.
+    pub(super) fn pace(&self) -> Arc<Pace> {
+        Arc::clone(&self.pace)
+    }
+
+    /// The same, sharing the pauses of others.
+    pub(super) fn with_pace(self, pace: Arc<Pace>) -> Self {
+        Self { pace, ..self }
     }
 
     /// Sends one GET and follows its redirects. Whatever the last hop answers is a reply, also a refusal.
@@ -234,6 +244,7 @@ impl Http {
                 Err(trouble) => trouble,
             };
             failures += 1;
+            tracing::debug!(path = url.path(), ?trouble, "a call failed");
             if let Trouble::Limited(Some(wait)) = trouble
                 && begun.elapsed() + wait > self.policy.patience(purpose)
             {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 
 use crate::repo::{Commit, ContentId, FilePath, RepoId, Snapshot, Visibility};
 
@@ -57,6 +58,15 @@ impl Resolved {
             (false, false) => Visibility::Public,
         }
     }
+}
+
+/// What an upstream says of the access to a gated repository, if it does not refuse it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The credentials at hand open it.
+    Granted,
+    /// It has no such call. Only the content itself can tell: see [`Upstream::prove`].
+    Untold,
 }
 
 /// The named revisions of a repository.
@@ -95,7 +105,7 @@ pub trait Upstream: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Resolved, UpstreamError>>;
 
     /// Whether the content of a gated repository may be read with the credentials at hand.
-    fn access<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<(), UpstreamError>>;
+    fn access<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<Access, UpstreamError>>;
 
     /// The branches and tags.
     fn refs<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<Refs, UpstreamError>>;
@@ -120,6 +130,17 @@ pub trait Upstream: Send + Sync + 'static {
         file: &'a RemoteFile,
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, UpstreamError>>;
+
+    /// Reads the first byte of a file, so that the upstream says now, not as it is remembered, that the credentials at hand open it. Of an
+    /// empty file nothing is read and nothing proven.
+    fn prove<'a>(&'a self, file: &'a RemoteFile) -> BoxFuture<'a, Result<(), UpstreamError>> {
+        async move { first(self.read(file, 0..file.size.min(1)).await?).await }.boxed()
+    }
+}
+
+/// Waits for the first byte of a body.
+async fn first(mut body: ByteStream) -> Result<(), UpstreamError> {
+    body.next().await.transpose().map(drop)
 }
 
 /// An upstream that can be asked with the credentials of whoever asks this server.
@@ -129,7 +150,8 @@ pub trait Credentials: Send + Sync + 'static {
     /// The same upstream, asked with `token`, or anonymously. Cheap: connections and limits are shared.
     fn with_token(&self, token: Option<&Token>) -> Arc<dyn Upstream>;
 
-    /// Whether the upstream knows `token` at all. Strictly limited at the Hub: the caller remembers the answer.
+    /// Whether the upstream knows `token` at all; one that cannot tell is taken to know it, as it is asked for each repository all the
+    /// same. Strictly limited at the Hub: the caller remembers the answer.
     fn knows<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>>;
 }
 

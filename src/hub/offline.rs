@@ -6,7 +6,9 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::{ByteStream, Credentials, Refs, RemoteFile, Resolved, Token, Upstream, UpstreamError};
+use super::{
+    Access, ByteStream, Credentials, Refs, RemoteFile, Resolved, Token, Upstream, UpstreamError,
+};
 use crate::repo::{Commit, RepoId, Snapshot};
 
 /// No upstream. Every call ends at once in [`UpstreamError::Offline`]; no packet is sent.
@@ -36,7 +38,7 @@ impl Upstream for Offline {
         no()
     }
 
-    fn access<'a>(&'a self, _: &'a RepoId) -> BoxFuture<'a, Result<(), UpstreamError>> {
+    fn access<'a>(&'a self, _: &'a RepoId) -> BoxFuture<'a, Result<Access, UpstreamError>> {
         no()
     }
 

@@ -46,7 +46,9 @@ impl Refusal<'_> {
             (403, _) if self.says("disabled") => UpstreamError::Disabled(repo.clone()),
             (451, _) => UpstreamError::Disabled(repo.clone()),
             (401 | 404, Some("RepoNotFound")) => UpstreamError::RepositoryUnknown(repo.clone()),
-            (401 | 403, _) if self.token => UpstreamError::BadToken(repo.clone()),
+            (401, _) if self.token => UpstreamError::BadToken(repo.clone()),
+            // A good token that is not good for this.
+            (403, _) if self.token => UpstreamError::Forbidden(repo.clone()),
             (401, _) => UpstreamError::RepositoryUnknown(repo.clone()),
             (400 | 404 | 410, code) => self.missing(about, code, place),
             (status, _) => UpstreamError::Unavailable(format!("{place} answered {status}")),
@@ -152,7 +154,7 @@ mod tests {
             (answer(404, "RepoNotFound", "", true, v), unknown.clone()),
             (answer(404, "", "", true, v), unknown.clone()),
             (answer(401, "", bad, true, r), E::BadToken(repo.clone())),
-            (answer(403, "", "", true, r), E::BadToken(repo.clone())),
+            (answer(403, "", "", true, r), E::Forbidden(repo.clone())),
             (
                 answer(401, "GatedRepo", "", false, f),
                 E::Gated(repo.clone()),

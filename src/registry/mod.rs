@@ -42,7 +42,6 @@ use self::route::{Refusal, Route};
 use crate::auth::Gate;
 use crate::error::{Error, Kind};
 use crate::fill::Images;
-use crate::image::ImageName;
 use crate::oci::Reference;
 use crate::server::{Body, Handler};
 use crate::store::Store;
@@ -130,9 +129,11 @@ impl Registry {
                 self.refuse(&failed, request, number)
             }
         };
-        response
-            .headers_mut()
-            .insert(API_VERSION, reply::constant("registry/2.0"));
+        let headers = response.headers_mut();
+        headers.insert(API_VERSION, reply::constant("registry/2.0"));
+        if !self.gate.is_open() {
+            reply::private(headers);
+        }
         if request.method == Method::HEAD {
             *response.body_mut() = reply::nothing();
         }
@@ -198,9 +199,8 @@ impl Registry {
 
     /// The cached images that everybody may know of who may ask.
     async fn catalog(&self) -> Result<Vec<String>, Error> {
-        let mut names = self.content.catalog().await?;
-        names.retain(|name| ImageName::parse(name).is_ok_and(|name| self.gate.lists(&name)));
-        Ok(names)
+        let names = self.content.catalog().await?;
+        Ok(self.gate.listed(names).await)
     }
 }
 

@@ -57,6 +57,17 @@ pub fn immutable(headers: &mut HeaderMap, digest: &Digest) {
     headers.insert(CACHE_CONTROL, constant("max-age=31536000, immutable"));
 }
 
+/// For the client alone, not for caches that others share.
+pub fn private(headers: &mut HeaderMap) {
+    let lifetime = headers.get(CACHE_CONTROL).and_then(|v| v.to_str().ok());
+    let lifetime = match lifetime {
+        None => "private".to_owned(),
+        Some("no-store") => return,
+        Some(lifetime) => format!("private, {lifetime}"),
+    };
+    headers.insert(CACHE_CONTROL, value(&lifetime));
+}
+
 /// Digest and validator of content.
 pub fn identified(headers: &mut HeaderMap, digest: &Digest) {
     headers.insert(CONTENT_DIGEST, value(&digest.to_string()));

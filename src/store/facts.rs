@@ -31,6 +31,14 @@ impl Facts {
         self.known.get(repo)?.visibility
     }
 
+    /// The repositories with an image that everybody may read.
+    pub(super) fn public(&self) -> Vec<RepoId> {
+        let public =
+            |fact: &Fact| fact.canonical.is_some() && fact.visibility == Some(Visibility::Public);
+        let known = self.known.iter().filter(|(_, fact)| public(fact));
+        known.map(|(repo, _)| repo.clone()).collect()
+    }
+
     /// How the upstream spells `repo`, if it has an image.
     pub(super) fn canonical(&self, repo: &RepoId) -> Option<&RepoId> {
         self.known.get(repo)?.canonical.as_ref()
@@ -57,6 +65,14 @@ impl Facts {
         let pending = self.known.contains_key(repo);
         let fact = self.known.entry(repo.clone()).or_default();
         if fact.canonical.replace(canonical.clone()).is_none() && pending {
+            self.pending = self.pending.saturating_sub(1);
+        }
+    }
+
+    /// Forgets `repo`, which has no image any more.
+    pub(super) fn removed(&mut self, repo: &RepoId) {
+        let fact = self.known.remove(repo);
+        if fact.is_some_and(|fact| fact.canonical.is_none()) {
             self.pending = self.pending.saturating_sub(1);
         }
     }
@@ -107,6 +123,22 @@ mod tests {
         assert!(!facts.note(&asked, Visibility::Public));
         assert!(facts.note(&asked, Visibility::Private));
         assert!(!facts.note(&asked, Visibility::Private));
+    }
+
+    #[test]
+    fn what_has_no_image_any_more_is_forgotten() {
+        let mut facts = Facts::default();
+        for i in 0..10 {
+            let repo = repo(&format!("org/m{i}"));
+            facts.note(&repo, Visibility::Public);
+            facts.published(&repo, &repo);
+            facts.removed(&repo);
+            assert_eq!(
+                (facts.visibility(&repo), facts.canonical(&repo)),
+                (None, None)
+            );
+        }
+        assert_eq!((facts.known.len(), facts.pending), (0, 0));
     }
 
     #[test]

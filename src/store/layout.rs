@@ -210,10 +210,15 @@ impl Layout {
         true
     }
 
-    /// Forgets a reference.
+    /// Forgets a reference, and with the last one of a repository what is known of that.
     pub(super) fn remove(&mut self, reference: &Reference) {
         let key = (reference.name.clone(), reference.tag.clone());
         self.references.remove(&key);
+        if let Some(repo) = reference.asked()
+            && self.of(&repo).next().is_none()
+        {
+            self.facts.removed(&repo);
+        }
     }
 
     /// Points a reference at an image. The image that it meant before stays listed, under its commit; a pin stays with the reference.

@@ -262,6 +262,22 @@ impl Store {
         Ok(there.then_some((record, lease)))
     }
 
+    /// Whether a blob is part of an image of `repo`, or of one that everybody might read when that was last known.
+    pub fn is_open_to(&self, repo: &RepoId, digest: &Digest) -> Result<bool, StoreError> {
+        let public = self.lock_layout().facts.public();
+        for repo in std::iter::once(repo).chain(&public) {
+            if self.indexed(|index| index.member(repo, digest))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether an earlier fill left something of a recipe.
+    pub fn is_staged(&self, recipe: &Digest) -> Result<bool, StoreError> {
+        Ok(staging::layers(&self.root)?.contains_key(recipe))
+    }
+
     /// Opens the staging file of a recipe, of exactly `size` bytes, the disk's room for it taken: the one that an earlier fill left, or a
     /// new one. The caller sees to it that a recipe is open once at a time.
     pub fn stage(&self, recipe: &Digest, size: u64) -> Result<Staging, StoreError> {

@@ -295,8 +295,12 @@ fn what_was_asked_for_is_remembered_until_its_image_is_removed() {
     store.read_blob(&stored.index).expect("a file");
     assert_eq!(remembered(&store), [true; 4]);
 
+    store
+        .note_visibility(&repo, Visibility::Public)
+        .expect("noted");
     store.remove("org/model", None).expect("removed");
     assert_eq!(remembered(&store), [false; 4]);
+    assert_eq!(store.visibility(&repo), None);
 }
 
 #[test]

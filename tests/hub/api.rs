@@ -30,6 +30,9 @@ impl Call<'_> {
     /// The answer to a route that is not about content.
     pub fn answer(&self, route: &Route) -> Outcome {
         match route {
+            Route::Whoami | Route::AuthCheck(_) if !self.world.options.says_access => {
+                Err(no_such_page())
+            }
             Route::Whoami => self.whoami(),
             Route::Search(kind) => self.search(*kind),
             Route::Info(named, revision) => {
@@ -49,12 +52,7 @@ impl Call<'_> {
                 access::readable(self.viewer, self.repo(named)?)?;
                 Ok(Answer::text(200, "OK"))
             }
-            Route::Resolve(..) | Route::ResolveCache(..) | Route::Unknown => Err(Answer::error(
-                404,
-                None,
-                "Sorry, we can't find the page you are looking for.",
-            )
-            .into()),
+            Route::Resolve(..) | Route::ResolveCache(..) | Route::Unknown => Err(no_such_page()),
         }
     }
 
@@ -99,6 +97,9 @@ impl Call<'_> {
 
     fn info(&self, repo: &Repo, commit: &Commit) -> Value {
         let mut info = summary(repo);
+        if !self.world.options.says_private {
+            info["private"] = false.into();
+        }
         let blobs = self.flag("blobs");
         let sibling = |(path, entry): (&String, &Entry)| match blobs {
             false => json!({ "rfilename": path }),
@@ -243,6 +244,11 @@ fn summary(repo: &Repo) -> Value {
         "private": repo.private, "gated": gated, "disabled": repo.disabled, "downloads": 0, "likes": 0, "tags": [],
         "createdAt": "2024-01-01T00:00:00.000Z", "lastModified": "2024-01-01T00:00:00.000Z",
     })
+}
+
+fn no_such_page() -> Box<Answer> {
+    let message = "Sorry, we can't find the page you are looking for.";
+    Answer::error(404, None, message).into()
 }
 
 /// The id that git has for an entry: of its bytes, or of its pointer.

@@ -39,6 +39,10 @@ pub struct Options {
     pub signature_lifetime: Duration,
     /// Whether a 401 for a missing repository carries `X-Error-Code: RepoNotFound`.
     pub code_on_401: bool,
+    /// Whether it has `auth-check` and `whoami-v2`, which some mirrors have not.
+    pub says_access: bool,
+    /// Whether it says which repositories are private; some mirrors do not.
+    pub says_private: bool,
     /// Enforced limit on API calls per token (or for all without one).
     pub api_quota: Option<Quota>,
     /// Enforced limit on resolve calls, likewise.
@@ -55,6 +59,8 @@ impl Default for Options {
             xet: Xet::Hash,
             signature_lifetime: Duration::from_secs(3600),
             code_on_401: false,
+            says_access: true,
+            says_private: true,
             api_quota: None,
             resolve_quota: None,
         }

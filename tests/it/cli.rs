@@ -253,6 +253,24 @@ fn an_address_that_others_reach_is_warned_of() {
     }
 }
 
+#[test]
+fn an_upstream_that_gets_tokens_in_clear_is_warned_of() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut command = program(home.path());
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    command.args([
+        "--auth-mode",
+        "huggingface",
+        "--upstream",
+        "http://mirror.example",
+    ]);
+    let lines = first_lines(&mut command, 2);
+    assert!(
+        lines[1].contains("WARN") && lines[1].contains("http://mirror.example unencrypted"),
+        "{lines:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_log_nobody_reads_serves_and_stops() {
     let hub = crate::harness::demo().await;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hf_oci::auth::{Gate, GateSettings};
+use hf_oci::auth::{Gate, GateSettings, Mode};
 use hf_oci::fill::{FillSettings, Images};
 use hf_oci::hub::{Credentials, Endpoint, HubClient, HubSettings, Offline, Token, Upstream};
 use hf_oci::oci::{Config, Descriptor, Digest, Index, Manifest};
@@ -118,10 +118,21 @@ impl Proxy {
             Folder::Given(folder) => folder.clone(),
         };
         let store = Arc::new(Store::open_with(&data, setup.limits).expect("a store"));
+        let anonymous = setup.token.map(|_| credentials.with_token(None));
+        let mode = setup.gate.as_ref().map(|gate| &gate.mode);
+        let proof = matches!(mode, Some(Mode::HuggingFace | Mode::Public));
         let gate = setup.gate.map(|gate| {
             Gate::new(gate, upstream.clone(), credentials, store.clone()).expect("a gate")
         });
-        let images = Arc::new(Images::new(upstream, Arc::clone(&store), setup.fill));
+        let fill = FillSettings {
+            proof,
+            ..setup.fill
+        };
+        let images = Images::new(upstream, Arc::clone(&store), fill);
+        let images = Arc::new(match anonymous {
+            Some(anonymous) => images.with_credentials(anonymous),
+            None => images,
+        });
         let registry = Registry::new(Arc::clone(&images), Arc::clone(&store), setup.registry);
         let registry = Arc::new(match gate {
             Some(gate) => registry.behind(gate),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use hf_oci::hub::{HubClient, HubSettings, RemoteFile, Token, Upstream, UpstreamError};
+use hf_oci::hub::{Access, HubClient, HubSettings, RemoteFile, Token, Upstream, UpstreamError};
 use hf_oci::repo::{Commit, Entry, RepoId};
 
 use crate::hub::{Content, Effect, Fault, Files, Hub, Origin, Quota, Repo, World};
@@ -183,7 +183,7 @@ async fn closed_repositories_say_why() {
         assert_eq!(client.resolve(&off, None).await, disabled);
     }
     let friend = client(&hub, Some("hf_friend"));
-    assert_eq!(friend.access(&gated).await, Ok(()));
+    assert_eq!(friend.access(&gated).await, Ok(Access::Granted));
     assert!(friend.resolve(&private, None).await.expect("seen").private);
     let remote = file(&friend, &hub, "o/gated", "f").await;
     assert!(read(&friend, &remote, 0..100).await.is_ok());

@@ -20,6 +20,7 @@ mod docs;
 mod eviction;
 mod faults;
 mod freshness;
+mod gate;
 mod hub_client;
 mod hub_faults;
 mod hub_simulator;

@@ -67,7 +67,7 @@ async fn a_mirror_without_refs_and_history_still_has_main() {
         hub.commits(&repo("org/model"), "99999999").await,
         Ok(vec![])
     );
-    assert_eq!(hub.access(&repo("org/model")).await, Ok(()));
+    assert_eq!(hub.access(&repo("org/model")).await, Ok(Access::Untold));
 }
 
 #[tokio::test]
