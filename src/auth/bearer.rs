@@ -162,7 +162,9 @@ mod tests {
             };
             here.issue(Some(guess), now).await;
         }
+        here.sessions.run_pending_tasks().await;
         here.unchecked.run_pending_tasks().await;
+        assert_eq!(here.sessions.entry_count(), 1);
         assert!(here.unchecked.entry_count() <= UNCHECKED);
         assert!(here.read(&secret(&checked), now).await.is_some());
     }
