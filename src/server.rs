@@ -8,6 +8,7 @@
 //! connection, requests over all connections (one for each, and [`FURTHER`]), and request bodies, which are refused.
 
 mod activity;
+mod allowance;
 mod connection;
 mod guarded;
 pub mod resident;
@@ -26,6 +27,7 @@ use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use allowance::Allowance;
 pub use shutdown::Shutdown;
 pub use tls::{Tls, TlsError, certificates};
 pub use wire::{Piece, Wire};

@@ -2,40 +2,68 @@
 //!
 //! A body reads into its buffer, lends it to the connection, and reads on when the connection has sent and dropped it. So a client that
 //! does not read holds one buffer, however large the blob. While the bodies together have less than [`Buffers::new`] was told, a buffer
-//! has [`FULL`] bytes; beyond that new ones have [`SMALL`] bytes, so that nobody waits for those who do not read.
+//! has [`FULL`] bytes; beyond that new ones have [`SMALL`] bytes, so that nobody waits for those who do not read. The same holds for the
+//! bodies of one connection that has many.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
+use crate::server::Allowance;
+
 /// The size of a buffer.
 pub const FULL: usize = 128 << 10;
 /// The size of a buffer when memory is short.
 pub const SMALL: usize = 16 << 10;
 
-/// The memory of all bodies. Clones are the same memory.
+/// The memory of all bodies, or of those of one connection. Clones are the same memory.
 #[derive(Debug, Clone)]
-pub struct Buffers(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    free: AtomicUsize,
+pub struct Buffers {
+    all: Allowance,
+    connection: Option<Allowance>,
 }
 
 impl Buffers {
     /// Buffers of [`FULL`] size as long as they together have no more than `most` bytes.
     pub fn new(most: usize) -> Self {
-        let free = AtomicUsize::new(most);
-        Self(Arc::new(Shared { free }))
+        Self {
+            all: Allowance::new(most),
+            connection: None,
+        }
+    }
+
+    /// The same, as far as `connection` allows it too.
+    pub fn of(&self, connection: Option<&Allowance>) -> Self {
+        Self {
+            all: self.all.clone(),
+            connection: connection.cloned(),
+        }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        if !self.all.take(bytes) {
+            return false;
+        }
+        let taken = self.connection.as_ref().is_none_or(|c| c.take(bytes));
+        if !taken {
+            self.all.give(bytes);
+        }
+        taken
+    }
+
+    fn give(&self, bytes: usize) {
+        self.all.give(bytes);
+        if let Some(connection) = &self.connection {
+            connection.give(bytes);
+        }
     }
 
     /// Bytes that nobody has.
     #[cfg(test)]
     pub fn free(&self) -> usize {
-        self.0.free.load(Relaxed)
+        self.all.free()
     }
 
     /// A buffer for a body of `length` bytes. It takes memory when it is first used.
@@ -46,19 +74,10 @@ impl Buffers {
             home: Mutex::new(Some(Buffer {
                 bytes: Vec::new(),
                 counted: 0,
-                memory: self.0.clone(),
+                memory: self.clone(),
             })),
             back: AtomicWaker::new(),
         }))
-    }
-}
-
-impl Shared {
-    fn take(&self, bytes: usize) -> bool {
-        let taken = self
-            .free
-            .fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes));
-        taken.is_ok()
     }
 }
 
@@ -79,7 +98,7 @@ struct Inner {
 pub struct Buffer {
     bytes: Vec<u8>,
     counted: usize,
-    memory: Arc<Shared>,
+    memory: Buffers,
 }
 
 impl Buffer {
@@ -91,7 +110,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.memory.free.fetch_add(self.counted, Relaxed);
+        self.memory.give(self.counted);
     }
 }
 
@@ -192,6 +211,20 @@ mod tests {
         assert!(taken(&slot).is_none());
         drop(part);
         assert!(taken(&slot).is_some());
+    }
+
+    #[test]
+    fn a_connection_that_has_many_bodies_leaves_the_memory_to_others() {
+        let buffers = Buffers::new(FULL * 10);
+        let connection = Allowance::new(FULL * 2);
+        let of_one = buffers.of(Some(&connection));
+        let slots: Vec<Slot> = (0..5).map(|_| of_one.slot(1 << 30)).collect();
+        let mut taken: Vec<Buffer> = slots.iter().filter_map(taken).collect();
+        let sizes: Vec<usize> = taken.iter_mut().map(|b| b.bytes().len()).collect();
+        assert_eq!(sizes, [FULL, FULL, SMALL, SMALL, SMALL]);
+        assert_eq!(buffers.free(), FULL * 8);
+        drop(taken);
+        assert_eq!((buffers.free(), connection.free()), (FULL * 10, FULL * 2));
     }
 
     #[test]

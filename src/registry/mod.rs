@@ -191,8 +191,8 @@ impl Registry {
             }
             Route::Blob(name, digest) => {
                 self.reader(request, &name).await?;
-                let buffers = &self.buffers;
-                Ok(blobs::get(content, buffers, request, &name, digest).await?)
+                let buffers = self.buffers.of(request.extensions.get());
+                Ok(blobs::get(content, &buffers, request, &name, digest).await?)
             }
         }
     }

@@ -368,7 +368,9 @@ mod tests {
         };
         let unsent = body.frame().await;
         assert!(body.frame().now_or_never().is_none());
-        assert_eq!(activity.over(&PATIENCE, || false).await, Verdict::Stalled);
+        let over = activity.over(&PATIENCE, || false);
+        let verdict = tokio::time::timeout(PATIENCE.stall * 2, over).await;
+        assert_eq!(verdict, Ok(Verdict::Stalled));
         drop(unsent);
     }
 }

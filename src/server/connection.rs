@@ -26,7 +26,7 @@ use super::activity::{Activity, Hold, Patience, Placed, Stream, Tracked, Verdict
 use super::guarded::Guarded;
 use super::tls::too_slow;
 use super::wire::{Socket, Wire};
-use super::{Body, Handler, Piece, Server, Shutdown};
+use super::{Allowance, Body, Handler, Piece, Server, Shutdown};
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most bytes that the head of a request may have.
@@ -46,6 +46,8 @@ const PLACE_WAIT: Duration = Duration::from_secs(20);
 const HURRIED: Duration = Duration::from_secs(10);
 /// What a client may send of bodies that nobody reads.
 const WINDOW: u32 = 64 << 10;
+/// What the bodies of one connection should hold together: a single one needs less.
+const BODIES: usize = 1 << 20;
 /// What is written to the system ahead of what the network takes: a client that does not read pins no more.
 const UNSENT: u32 = 256 << 10;
 /// What a refused connection may still send before it is closed, and for how long.
@@ -133,12 +135,14 @@ where
     let activity = Activity::new();
     let (handler, streams) = (server.handler.clone(), activity.clone());
     let places = Places::of(server);
+    let bodies = Allowance::new(BODIES);
     // The frames of HTTP/2 hold bytes.
     let wire = wire.filter(|_| protocol == Protocol::Http1);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        if let Some(wire) = &wire {
-            request.extensions_mut().insert(wire.clone());
-        }
+        match &wire {
+            Some(wire) => request.extensions_mut().insert(wire.clone()).is_none(),
+            None => request.extensions_mut().insert(bodies.clone()).is_none(),
+        };
         answer(handler.clone(), places.clone(), streams.begin(), request)
     });
     if protocol == Protocol::Http2 {

