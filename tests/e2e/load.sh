@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Load and abuse: 2,000 connections pull a cached image, 50 good clients keep
-# their rate beside 1,100 bad ones, aborted bodies cost nothing. LONG=1 for more.
+# their rate beside 1,100 bad ones, aborted bodies cost nothing. LONG=1 for
+# windows that are long enough to hold the rate to 80 %.
 . "$(dirname "$0")/lib.sh"
 need curl python3
 

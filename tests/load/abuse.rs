@@ -31,6 +31,9 @@ const WINDOW: u32 = 1000;
 const HEALTHY: Duration = Duration::from_secs(2);
 /// What the good ones must keep of their rate.
 const KEPT: f64 = 0.8;
+/// The same in windows of less than [`LONG`] seconds: on a shared machine such rates swing, and only half of that would be a defect.
+const KEPT_SHORT: f64 = 0.4;
+const LONG: f64 = 3.0;
 /// How long rates settle before they are measured.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -77,9 +80,10 @@ pub async fn run(
     if let Some(process) = process {
         process.check_memory("abuse")?;
     }
-    match kept >= KEPT {
+    let least = if seconds < LONG { KEPT_SHORT } else { KEPT };
+    match kept >= least {
         true => Ok(()),
-        false => Err(format!("less than {:.0} %", KEPT * 100.0).into()),
+        false => Err(format!("less than {:.0} %", least * 100.0).into()),
     }
 }
 
