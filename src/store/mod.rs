@@ -28,6 +28,7 @@ mod rebuild;
 mod staging;
 mod usage;
 mod verify;
+mod writeback;
 
 use std::collections::HashSet;
 use std::fs::{self, File};

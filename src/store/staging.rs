@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::budget::Room;
+use super::writeback::Writeback;
 use super::{ImageKey, StoreError, blobs, finished};
 use crate::image::ImageName;
 use crate::layer::{ChunkRef, Plan, Sink};
@@ -102,6 +103,7 @@ pub struct Staging {
     recipe: Digest,
     folder: PathBuf,
     file: File,
+    writeback: Writeback,
     size: u64,
     found: bool,
     kept: bool,
@@ -132,6 +134,7 @@ impl Staging {
                     recipe: *recipe,
                     folder,
                     file,
+                    writeback: Writeback::default(),
                     size,
                     found,
                     kept: false,
@@ -177,10 +180,11 @@ impl Staging {
     }
 
     /// Makes the layer a blob: fsync, rename, fsync of the folder.
-    pub(super) fn publish(self, digest: &Digest) -> Result<(), StoreError> {
+    pub(super) fn publish(mut self, digest: &Digest) -> Result<(), StoreError> {
         let place = blobs::place(digest);
         let done = self.root.join(&place);
         let fail = || StoreError::io(format!("publishing {place}"));
+        self.writeback.end().map_err(fail())?;
         self.file.sync_all().map_err(fail())?;
         let moving = self.room.moving();
         let new = !done.exists();
@@ -257,6 +261,12 @@ impl Staging {
         Ok(())
     }
 
+    fn wrote(&mut self, parts: &[&[u8]]) -> Result<(), StoreError> {
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        let wrote = self.writeback.wrote(&self.file, bytes);
+        wrote.map_err(StoreError::io("writing out a staging file"))
+    }
+
     /// Writes on `thread` what is worth one, and works meanwhile. Without it, because none can be started, one comes after the other.
     fn put_during(
         &self,
@@ -285,7 +295,8 @@ impl Sink for Staging {
     type Error = StoreError;
 
     fn write(&mut self, offset: u64, parts: &[&[u8]]) -> Result<(), StoreError> {
-        self.put(offset, parts)
+        self.put(offset, parts)?;
+        self.wrote(parts)
     }
 
     /// A thread of its own costs less than 1 % of what the hashing of that many bytes takes.
@@ -297,9 +308,10 @@ impl Sink for Staging {
     ) -> Result<(), StoreError> {
         if parts.iter().map(|part| part.len()).sum::<usize>() < WORTH_A_THREAD {
             work();
-            return self.put(offset, parts);
+            return self.write(offset, parts);
         }
-        self.put_during(std::thread::Builder::new(), offset, parts, work)
+        self.put_during(std::thread::Builder::new(), offset, parts, work)?;
+        self.wrote(parts)
     }
 }
 
