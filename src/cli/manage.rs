@@ -225,6 +225,14 @@ pub(super) struct Named {
     pub(super) tag: Option<String>,
 }
 
+impl Named {
+    /// The name, and the tag that is meant: latest, where none was given.
+    pub(super) fn reference(self) -> (String, String) {
+        let tag = self.tag.unwrap_or_else(|| "latest".to_owned());
+        (self.name, tag)
+    }
+}
+
 impl std::str::FromStr for Named {
     type Err = String;
 

@@ -7,9 +7,6 @@ use super::manage::{Named, Target};
 use crate::config::{ConfigError, Flags, Sources};
 use crate::control::Request;
 
-/// The tag of a reference that names none.
-const DEFAULT: &str = "latest";
-
 /// Keeps a cached image from being evicted
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -35,8 +32,7 @@ impl Pin {
         self,
         load: impl FnOnce(Flags) -> Result<Sources, ConfigError>,
     ) -> Result<(), Failure> {
-        let Named { name, tag } = self.image;
-        let tag = tag.unwrap_or_else(|| DEFAULT.to_owned());
+        let (name, tag) = self.image.reference();
         let request = Request::Pin { name, tag };
         self.target.run(load, request).await.map(drop)
     }
@@ -65,8 +61,7 @@ impl Unpin {
         self,
         load: impl FnOnce(Flags) -> Result<Sources, ConfigError>,
     ) -> Result<(), Failure> {
-        let Named { name, tag } = self.image;
-        let tag = tag.unwrap_or_else(|| DEFAULT.to_owned());
+        let (name, tag) = self.image.reference();
         let request = Request::Unpin { name, tag };
         self.target.run(load, request).await.map(drop)
     }

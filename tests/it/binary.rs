@@ -55,7 +55,7 @@ impl Drop for Server {
     }
 }
 
-type Lines = std::io::Lines<BufReader<ChildStderr>>;
+pub type Lines = std::io::Lines<BufReader<ChildStderr>>;
 
 fn launch(data: &Path, hub: &Hub, flags: &[&str]) -> (Child, Lines, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hf-oci"))
@@ -75,14 +75,23 @@ fn launch(data: &Path, hub: &Hub, flags: &[&str]) -> (Child, Lines, String) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary");
+    let (lines, url) = started(&mut child);
+    (child, lines, url)
+}
+
+/// Waits until a server that was just started listens: where, and the rest of its log.
+pub fn started(child: &mut Child) -> (Lines, String) {
     let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
     let url = lines
         .by_ref()
         .map(|line| line.expect("text"))
-        .find_map(|line| {
-            let at = line.find("listening on ")? + "listening on ".len();
-            Some(line[at..].split(' ').next()?.to_owned())
-        })
+        .find_map(|line| address(&line))
         .expect("a start-up line");
-    (child, lines, url)
+    (lines, url)
+}
+
+/// The address that the start-up line tells, if it is in `log`.
+pub fn address(log: &str) -> Option<String> {
+    let (_, rest) = log.split_once("listening on ")?;
+    rest.split(' ').next().map(str::to_owned)
 }

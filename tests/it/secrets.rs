@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::RequestBuilder;
 
+use crate::binary::address;
 use crate::harness::http;
 use crate::hub::{Effect, Fault, Files, Hub, Repo, World};
 use crate::logins::basic;
@@ -55,10 +56,9 @@ impl Server {
         let mut url = None;
         for _ in 0..500 {
             let text = std::fs::read_to_string(&log).expect("the log");
-            let line = text
-                .split_once("listening on ")
-                .filter(|(_, l)| l.contains('\n'));
-            url = line.and_then(|(_, line)| line.split(' ').next().map(str::to_owned));
+            // Only whole lines: the last one may be half written.
+            let whole = text.rsplit_once('\n').map(|(whole, _)| whole);
+            url = whole.and_then(address);
             if url.is_some() {
                 break;
             }

@@ -1,12 +1,12 @@
 //! TLS: the real binary with a certificate of its own making, over both protocols, renewed without dropping a connection.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, Version};
 
+use crate::binary::started;
 use crate::harness::demo;
 
 fn binary() -> Command {
@@ -66,20 +66,7 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let url = lines
-            .by_ref()
-            .map(|line| line.expect("text"))
-            .find_map(|line| {
-                Some(
-                    line.split_once("listening on ")?
-                        .1
-                        .split(' ')
-                        .next()?
-                        .to_owned(),
-                )
-            })
-            .expect("a start-up line");
+        let (lines, url) = started(&mut child);
         std::thread::spawn(move || lines.for_each(drop));
         assert!(url.starts_with("https://"), "{url}");
         Self {
