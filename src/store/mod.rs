@@ -13,6 +13,7 @@
 
 mod blobs;
 mod budget;
+mod direct;
 mod error;
 mod evict;
 mod facts;
@@ -23,6 +24,7 @@ mod hot;
 mod index;
 mod layout;
 mod leases;
+mod orders;
 mod reach;
 mod rebuild;
 mod staging;
@@ -49,7 +51,8 @@ pub use gc::{Removal, Removed, Sweep};
 pub use hot::Opened;
 pub use layout::Reference;
 pub use leases::Lease;
-pub use staging::{Order, Staging};
+pub use orders::Order;
+pub use staging::Staging;
 pub use verify::{Fault, Finding, Verified, Watcher};
 
 /// What a repository knows of one of its digests.
@@ -294,17 +297,17 @@ impl Store {
 
     /// Notes that a fill is under way, so that the next process goes on with it if this one dies.
     pub fn put_order(&self, order: &Order) -> Result<(), StoreError> {
-        staging::put_order(&self.root, order)
+        orders::put(&self.root, order)
     }
 
     /// Forgets a fill.
     pub fn remove_order(&self, key: &ImageKey) -> Result<(), StoreError> {
-        staging::remove_order(&self.root, key)
+        orders::remove(&self.root, key)
     }
 
     /// The fills that an earlier process left under way.
     pub fn orders(&self) -> Result<Vec<Order>, StoreError> {
-        staging::orders(&self.root)
+        orders::all(&self.root)
     }
 
     /// Publishes a sealed layer and remembers its recipe. It stays while the lease is held; without one it may go at once.
