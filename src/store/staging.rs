@@ -425,23 +425,4 @@ fn write_parts(file: &File, offset: u64, parts: &[&[u8]]) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Store;
-    use super::*;
-
-    #[test]
-    fn a_layer_is_written_even_if_no_thread_can_be_started() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).expect("a store");
-        let mut staging = store.stage(&Digest::of(b"recipe"), 6).expect("room");
-        // No address space has room for its stack.
-        let thread = std::thread::Builder::new().stack_size(usize::MAX >> 8);
-        let mut worked = false;
-        staging
-            .put_during(thread, 0, &[b"abc", b"def"], || worked = true)
-            .expect("written");
-        assert!(worked);
-        let path = staging.folder.join("layer");
-        assert_eq!(fs::read(path).expect("a file"), b"abcdef");
-    }
-}
+mod tests;
