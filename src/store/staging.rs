@@ -412,7 +412,7 @@ pub(super) fn orders(root: &Path) -> Result<Vec<Order>, StoreError> {
     Ok(orders)
 }
 
-fn parse_order(bytes: &[u8]) -> Option<Order> {
+pub(super) fn parse_order(bytes: &[u8]) -> Option<Order> {
     let file: OrderFile = serde_json::from_slice(bytes).ok()?;
     Some(Order {
         key: ImageKey {
