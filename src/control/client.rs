@@ -21,8 +21,13 @@ pub enum AskError {
     Stopped,
 }
 
-/// Asks the server of a data folder, and passes on what becomes of it; the last event is final. Blocks for as long as it takes.
-pub fn ask(data: &Path, request: &Request, each: &mut dyn FnMut(Event)) -> Result<(), AskError> {
+/// Asks the server of a data folder, and passes on what becomes of it; the last event is final. Blocks for as long as it takes, or until
+/// `each` gives `false`: nobody wants to know more.
+pub fn ask(
+    data: &Path,
+    request: &Request,
+    each: &mut dyn FnMut(Event) -> bool,
+) -> Result<(), AskError> {
     let connected = with_short_path(data, SOCKET, |path| UnixStream::connect(path));
     let mut stream = connected.map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => AskError::Nobody,
@@ -41,8 +46,7 @@ pub fn ask(data: &Path, request: &Request, each: &mut dyn FnMut(Event)) -> Resul
         }
         let event: Event = serde_json::from_slice(&line).map_err(io::Error::from)?;
         let last = event.is_final();
-        each(event);
-        if last {
+        if !each(event) || last {
             return Ok(());
         }
     }

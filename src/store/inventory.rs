@@ -80,6 +80,8 @@ pub struct Unfinished {
     pub fills: u64,
     /// Layers, at their full length from the start.
     pub layers: u64,
+    /// Bytes of those.
+    pub layer_bytes: u64,
     /// Bytes of all that is in staging.
     pub bytes: u64,
     /// Bytes of layers that those fills go on with; the rest is given up when room is needed.
@@ -404,6 +406,7 @@ fn unfinished(root: &Path) -> Result<Unfinished, StoreError> {
     }
     for (recipe, size) in staging::layers(root)? {
         told.layers += 1;
+        told.layer_bytes += size;
         told.resumable += if wanted.contains(&recipe) { size } else { 0 };
     }
     Ok(told)

@@ -24,6 +24,7 @@ mod gate;
 mod hub_client;
 mod hub_faults;
 mod hub_simulator;
+mod listing;
 mod logins;
 mod offline;
 mod private;
