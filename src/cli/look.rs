@@ -1,7 +1,7 @@
 //! Looking at a cache without changing it: through the running server, or at the folder itself.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::Failure;
@@ -35,7 +35,7 @@ pub(super) fn cache(data: &Path) -> Result<(), Failure> {
     Err(Failure::new(what).next("--data-dir DIR, or the configuration file that the server uses (--config), says where it is"))
 }
 
-fn answers(data: &PathBuf, limits: &Limits, request: &Request) -> Result<Vec<Event>, Failure> {
+fn answers(data: &Path, limits: &Limits, request: &Request) -> Result<Vec<Event>, Failure> {
     cache(data)?;
     let started = Instant::now();
     loop {

@@ -11,6 +11,7 @@ mod listing;
 mod look;
 mod manage;
 mod pin;
+mod pull;
 mod rm;
 mod serve;
 mod table;
@@ -53,6 +54,7 @@ enum Command {
     Gc(gc::Gc),
     Pin(pin::Pin),
     Unpin(pin::Unpin),
+    Pull(pull::Pull),
     Ls(listing::Ls),
     Inspect(listing::Inspect),
     Du(listing::Du),
@@ -74,6 +76,7 @@ impl Cli {
             Command::Gc(gc) => gc.run(load).await,
             Command::Pin(pin) => pin.run(load).await,
             Command::Unpin(unpin) => unpin.run(load).await,
+            Command::Pull(pull) => pull.run(load).await,
             Command::Ls(ls) => ls.run(load).await,
             Command::Inspect(inspect) => inspect.run(load).await,
             Command::Du(du) => du.run(load).await,

@@ -95,11 +95,12 @@ async fn run(settings: Settings) -> Result<(), Failure> {
 fn control(settings: &Settings, store: &Arc<Store>, images: &Arc<Images>) -> Option<Control> {
     let context = Context {
         store: Arc::clone(store),
-        images: (!settings.offline).then(|| Arc::clone(images)),
+        images: Arc::clone(images),
+        offline: settings.offline,
     };
     Control::start(context)
         .inspect_err(|error| {
-            tracing::warn!(%error, "no control socket: hf-oci gc, pin, unpin, rm and verify wait until this server stops");
+            tracing::warn!(%error, "no control socket: hf-oci pull, gc, pin, unpin, rm and verify wait until this server stops");
         })
         .ok()
 }

@@ -278,9 +278,7 @@ impl Listing<'_> {
             |r: &&Reference| r.name == name && (digest.is_some() || r.commit.to_string() == tag);
         let images = || self.inventory.images.iter().filter(|image| fits(image));
         let exact = images().find(|image| image.references.iter().any(|r| means(&r)));
-        let found =
-            exact.or_else(|| images().find(|image| image.references.iter().any(|r| is(&r))));
-        found
+        exact.or_else(|| images().find(|image| image.references.iter().any(|r| is(&r))))
     }
 
     fn unknown(&self, name: &str, tag: &str, digest: Option<&Digest>) -> Event {

@@ -3,6 +3,7 @@
 
 mod client;
 mod listing;
+mod pull;
 mod server;
 
 use std::path::Path;
@@ -12,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::oci::Digest;
 use crate::store::{Finding, Reference, Removal, Store, StoreError, Sweep, Watcher};
 
-pub use client::{AskError, ask};
+pub use client::{AskError, ask, listens};
 pub use listing::{
     FileLine, ImageLine, InspectedLine, LayerLine, ListedLine, Listing, StagingLine, SumLine,
     UsageLine,
 };
+pub use pull::{Counts, FailedLine, FillingLine, LayerCounts, PulledLine, Wanted, Why, pull};
 pub use server::{Context, Control};
 
 /// The socket's name in the data folder.
@@ -76,6 +78,8 @@ pub enum Request {
     },
     /// Tell how much room is taken.
     Usage,
+    /// See to it that an image is cached. Asked of a server that fills.
+    Pull(Wanted),
 }
 
 /// What becomes of a request.
@@ -100,6 +104,19 @@ pub enum Event {
         /// The references that have it, at most a hundred.
         images: Vec<String>,
     },
+    /// An image is asked for, and nothing is known of it yet.
+    Waiting {
+        /// The image, as it was asked for.
+        image: String,
+        /// Milliseconds since.
+        elapsed_ms: u64,
+    },
+    /// An image is being filled.
+    Filling(Box<FillingLine>),
+    /// Final: an image is cached.
+    Pulled(Box<PulledLine>),
+    /// Final: an image is not cached.
+    NotPulled(FailedLine),
     /// An image that is cached.
     Image(Box<ImageLine>),
     /// A layer of an image.
@@ -185,6 +202,8 @@ impl Event {
             self,
             Self::Progress { .. }
                 | Self::Finding { .. }
+                | Self::Waiting { .. }
+                | Self::Filling(_)
                 | Self::Image(_)
                 | Self::Layer(_)
                 | Self::Files { .. }
@@ -206,6 +225,9 @@ pub fn execute(
         Request::Unpin { name, tag } => pin(store, name, tag, false),
         Request::Rm { name, tag } => remove(store, name, tag.as_deref()),
         Request::Verify { repair } => verify(store, *repair, tell, refetch),
+        Request::Pull(wanted) => Ok(Event::Failed {
+            message: format!("{wanted} is pulled by what fills images"),
+        }),
         Request::List { .. } | Request::Inspect { .. } | Request::Usage => {
             store.inventory().and_then(|inventory| {
                 let listing = Listing {

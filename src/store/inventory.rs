@@ -16,7 +16,7 @@ use super::layout::Layout;
 use super::reach::{DEPTH, digest_of, reach};
 use super::usage::Moment;
 use super::{Limits, Reference, Store, StoreError, blobs, finished, lock_folder, staging};
-use crate::image::LayerRecord;
+use crate::image::{ImageName, LayerRecord};
 use crate::layer::{Content, FOOTER_LEN, contents, toc_offset};
 use crate::oci::{Descriptor, Digest, Index as ImageIndex, Manifest};
 use crate::repo::Visibility;
@@ -156,6 +156,13 @@ impl DiskRoom {
 }
 
 impl Store {
+    /// A reference of `name` whose image has this index.
+    pub fn reference_of(&self, name: &ImageName, index: &Digest) -> Option<Reference> {
+        let layout = self.lock_layout();
+        let mut same = layout.references().filter(|r| r.name == name.as_str());
+        same.find(|r| r.index == *index).cloned()
+    }
+
     /// What is cached now.
     pub fn inventory(&self) -> Result<Inventory, StoreError> {
         // Nothing is published or taken away meanwhile.

@@ -28,6 +28,7 @@ mod listing;
 mod logins;
 mod offline;
 mod private;
+mod pull;
 mod range;
 mod references;
 mod renamed;
