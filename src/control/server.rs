@@ -31,6 +31,9 @@ const PULLS: usize = 256;
 /// How long a client may take to ask, and to take one line of the answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The time between two looks at whether anything is at work.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// Events that may wait for the client.
 const QUEUE: usize = 16;
 
@@ -52,6 +55,7 @@ pub struct Context {
 pub struct Control {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    tasks: TaskTracker,
     path: PathBuf,
 }
 
@@ -61,9 +65,22 @@ impl Control {
         let root = context.store.root().to_owned();
         let listener = bind(&root)?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(listen(listener, context, stop.clone()));
+        let tasks = TaskTracker::new();
+        let task = tokio::spawn(listen(listener, context, tasks.clone(), stop.clone()));
         let path = root.join(SOCKET);
-        Ok(Self { stop, task, path })
+        Ok(Self {
+            stop,
+            task,
+            tasks,
+            path,
+        })
+    }
+
+    /// Waits until nothing is at work that was asked for here. May be cancelled.
+    pub async fn idle(&self) {
+        while !self.tasks.is_empty() {
+            tokio::time::sleep(GLANCE).await;
+        }
     }
 
     /// Removes the socket and ends what is at work.
@@ -111,10 +128,14 @@ pub(super) fn with_short_path<T>(
     )
 }
 
-async fn listen(listener: UnixListener, context: Context, stop: CancellationToken) {
+async fn listen(
+    listener: UnixListener,
+    context: Context,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let pulls = Arc::new(Semaphore::new(PULLS));
-    let tasks = TaskTracker::new();
     loop {
         let accepted = stop.run_until_cancelled(async {
             let place = Arc::clone(&places).acquire_owned().await.ok();

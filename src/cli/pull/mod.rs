@@ -107,6 +107,10 @@ impl Pull {
         let afterwards = source.afterwards();
         show.clear();
         tokio::select! {
+            () = source.idle() => {}
+            () = signals.begun() => {}
+        }
+        tokio::select! {
             () = source.close() => {}
             () = signals.at_once() => {}
         }

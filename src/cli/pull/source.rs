@@ -80,6 +80,17 @@ impl Source {
         }
     }
 
+    /// Waits until others have what they asked this process for. May be cancelled.
+    pub(super) async fn idle(&self) {
+        if let Self::Own(Own {
+            control: Some(control),
+            ..
+        }) = self
+        {
+            control.idle().await;
+        }
+    }
+
     /// Lets go of the data folder. What is not done can be gone on with.
     pub(super) async fn close(self) {
         if let Self::Own(own) = self {
