@@ -236,7 +236,8 @@ fn remarks(image: &ImageLine) -> String {
         .join(", ")
 }
 
-fn count(n: u64, what: &str) -> String {
+/// A number of things, as a person says it.
+pub(super) fn count(n: u64, what: &str) -> String {
     match n {
         1 => format!("1 {what}"),
         n => format!("{n} {what}s"),

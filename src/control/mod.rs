@@ -1,5 +1,6 @@
-//! What operators ask of a cache: collect, pin, remove, verify. The same work is done on the folder itself or inside a running server, which
-//! is asked through a socket in the folder: one JSON line with the request, then JSON lines with what becomes of it, the last one final.
+//! What operators ask of a cache: pull, list, inspect, collect, pin, remove, verify. The same work is done on the folder itself or inside a
+//! running server, which is asked through a socket in the folder: one JSON line with the request, then JSON lines with what becomes of it,
+//! the last one final.
 
 mod client;
 mod listing;

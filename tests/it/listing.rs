@@ -347,3 +347,56 @@ async fn what_is_not_whole_is_told_as_it_is() {
     symlink("/etc", data.join("staging/file-link")).expect("a link");
     assert_eq!(json(data, &["du"])[0]["staging"]["bytes"], 0);
 }
+
+/// Every key of an object, and of those in it, but of maps whose keys are others'.
+fn keys(value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                out.push(key.clone());
+                if key != "annotations" {
+                    keys(inner, out);
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|inner| keys(inner, out)),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_stands_on_its_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let hub = small(data).await;
+    let storage = include_str!("../../docs/storage.md");
+    let told = |page: &str, lines: &[Value]| {
+        let mut all = Vec::new();
+        lines.iter().for_each(|line| keys(line, &mut all));
+        for key in &all {
+            assert!(page.contains(&format!("`{key}`")), "{key}");
+        }
+        all.len()
+    };
+    assert!(told(storage, &json(data, &["ls"])) > 30);
+    assert!(told(storage, &json(data, &["inspect", "org/one:main"])) > 20);
+    assert!(told(storage, &json(data, &["du"])) > 20);
+    let new = folder.path().join("new");
+    let pull = [
+        "pull",
+        "org/one",
+        "--cache-min-free",
+        "0",
+        "--upstream",
+        hub.url(),
+    ];
+    let mirrors = include_str!("../../docs/mirrors.md");
+    assert!(told(mirrors, &json(&new, &pull)) > 20);
+    let none = ["pull", "org/none", "--json", "--upstream", hub.url()];
+    let (_, out, _) = run(&new, &none);
+    let lines = out.lines();
+    let lines: Vec<Value> = lines
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    assert!(told(mirrors, &lines) > 5);
+}

@@ -144,7 +144,7 @@ async fn alone_it_fills_and_what_is_there_is_not_fetched_again() {
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("org/demo:main@sha256:"), "{out}");
     assert!(
-        err.contains("org/demo:main: filling 13.4 MiB in 6 files and 1 layers, commit "),
+        err.contains("org/demo:main: filling 13.4 MiB in 6 files and 1 layer, commit "),
         "{err}"
     );
     assert!(
@@ -161,7 +161,7 @@ async fn alone_it_fills_and_what_is_there_is_not_fetched_again() {
     let (code, again, err) = run(&hub, &data, &["org/demo:main"]);
     assert_eq!((code, &again), (0, &out));
     assert!(
-        err.contains("org/demo:main: was cached already, 13.4 MiB in 1 layers"),
+        err.contains("org/demo:main: was cached already, 13.4 MiB in 1 layer"),
         "{err}"
     );
     assert_eq!(hub.bytes(), fetched);

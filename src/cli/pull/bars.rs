@@ -1,6 +1,6 @@
 //! Bars on a terminal: one for each image, and below it one for each of its layers that bytes come for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -24,7 +24,7 @@ pub(super) struct Bars {
 struct ImageBars {
     whole: ProgressBar,
     begun: bool,
-    layers: HashMap<usize, ProgressBar>,
+    layers: BTreeMap<usize, ProgressBar>,
 }
 
 /// A style that is known to be one.
@@ -76,13 +76,15 @@ impl Bars {
             let over = layer.digest.is_some();
             if over || counts.there() == 0 {
                 if let Some(bar) = bars.layers.remove(&at) {
-                    bar.finish_and_clear();
+                    self.take(&bar);
                 }
                 continue;
             }
+            let above = bars.layers.range(..at).next_back();
+            let above = above.map_or(&bars.whole, |(_, bar)| bar).clone();
             let bar = bars.layers.entry(at).or_insert_with(|| {
                 let bar = ProgressBar::new(counts.total_bytes).with_style(style(LAYER));
-                let bar = self.multi.insert_after(&bars.whole, bar);
+                let bar = self.multi.insert_after(&above, bar);
                 bar.set_prefix(format!("layer {} of {}", at + 1, filling.layers.len()));
                 bar
             });
@@ -94,8 +96,8 @@ impl Bars {
     /// An image is done with.
     pub(super) fn ended(&self, image: &str) {
         if let Some(bars) = self.lock().remove(image) {
-            bars.layers.values().for_each(ProgressBar::finish_and_clear);
-            bars.whole.finish_and_clear();
+            bars.layers.values().for_each(|bar| self.take(bar));
+            self.take(&bars.whole);
         }
         if let Some(all) = &self.all {
             all.inc(1);
@@ -106,13 +108,19 @@ impl Bars {
     pub(super) fn clear(&self) {
         let mut images = self.lock();
         for bars in images.values() {
-            bars.layers.values().for_each(ProgressBar::finish_and_clear);
-            bars.whole.finish_and_clear();
+            bars.layers.values().for_each(|bar| self.take(bar));
+            self.take(&bars.whole);
         }
         images.clear();
         if let Some(all) = &self.all {
             all.finish_and_clear();
         }
+    }
+
+    /// Takes a bar away, and its line with it.
+    fn take(&self, bar: &ProgressBar) {
+        bar.finish_and_clear();
+        self.multi.remove(bar);
     }
 
     fn image<'a>(
@@ -130,7 +138,7 @@ impl Bars {
             ImageBars {
                 whole,
                 begun: false,
-                layers: HashMap::new(),
+                layers: BTreeMap::new(),
             }
         })
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::bars::Bars;
 use super::meter::{Meter, Span};
+use crate::cli::listing::count;
 use crate::cli::table::plain;
 use crate::control::{Event, FillingLine, PulledLine};
 use crate::store::Bytes;
@@ -202,11 +203,11 @@ fn begins(filling: &FillingLine) -> String {
         reused => format!(", {} of it here already", Bytes(reused)),
     };
     format!(
-        "{}: filling {} in {} files and {} layers, commit {}{here}",
+        "{}: filling {} in {} and {}, commit {}{here}",
         filling.image,
         Bytes(all.total_bytes),
-        all.total_files,
-        filling.layers.len(),
+        count(all.total_files, "file"),
+        count(filling.layers.len() as u64, "layer"),
         filling.commit
     )
 }
@@ -237,10 +238,10 @@ fn ended(pulled: &PulledLine) -> String {
         ),
     };
     format!(
-        "{}: {how}, {} in {} layers",
+        "{}: {how}, {} in {}",
         pulled.image,
         Bytes(pulled.size),
-        pulled.layers
+        count(pulled.layers, "layer")
     )
 }
 
