@@ -88,8 +88,8 @@ fn work(data: &Path, request: &Request, json: bool) -> Result<Event, Failure> {
     }
 }
 
-/// Opens the folder; `None` if another process has it.
-fn open(data: &Path) -> Result<Option<Store>, Failure> {
+/// Refuses a folder of another user, into which files of this one would come.
+pub(super) fn owned(data: &Path) -> Result<(), Failure> {
     let fail = || Failure::new(format!("cannot use the data folder {}", data.display()));
     let owner = std::fs::metadata(data).map_err(|error| fail().from(error))?;
     let user = rustix::process::geteuid().as_raw();
@@ -100,6 +100,13 @@ fn open(data: &Path) -> Result<Option<Store>, Failure> {
             owner.uid()
         )));
     }
+    Ok(())
+}
+
+/// Opens the folder; `None` if another process has it.
+fn open(data: &Path) -> Result<Option<Store>, Failure> {
+    owned(data)?;
+    let fail = || Failure::new(format!("cannot use the data folder {}", data.display()));
     match Store::open(data) {
         Ok(store) => Ok(Some(store)),
         Err(StoreError::Locked(_)) => Ok(None),

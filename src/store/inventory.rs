@@ -30,6 +30,9 @@ const TOC: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// When blobs were last used.
 pub type Uses = HashMap<Digest, Moment>;
 
+/// Tells the blobs of an image.
+type BlobsOf<'a> = dyn Fn(Digest, &[Reference]) -> Result<Vec<Digest>, StoreError> + 'a;
+
 /// All that a data folder holds.
 #[derive(Debug)]
 pub struct Inventory {
@@ -167,7 +170,14 @@ impl Store {
     pub fn inventory(&self) -> Result<Inventory, StoreError> {
         // Nothing is published or taken away meanwhile.
         let _writing = self.lock_writing();
-        Inventory::take(&self.root, &|digest| self.usage.last(digest))
+        Inventory::take(
+            &self.root,
+            &|index, references| {
+                let blobs = self.blobs_of(index, references)?;
+                Ok(blobs.into_iter().map(|(digest, _)| digest).collect())
+            },
+            &|digest| self.usage.last(digest),
+        )
     }
 }
 
@@ -191,10 +201,20 @@ pub fn last_uses(root: &Path) -> Option<Uses> {
 impl Inventory {
     /// Reads what a folder holds. Where a server works on it, what it publishes or removes meanwhile may be told half.
     pub fn read(root: &Path, uses: &Uses) -> Result<Self, StoreError> {
-        Self::take(root, &|digest| uses.get(digest).copied())
+        let reached = |index, _: &[Reference]| {
+            let mut found = HashMap::new();
+            reach(root, index, DEPTH, &mut found);
+            Ok(found.into_keys().collect())
+        };
+        Self::take(root, &reached, &|digest| uses.get(digest).copied())
     }
 
-    fn take(root: &Path, used: &dyn Fn(&Digest) -> Option<Moment>) -> Result<Self, StoreError> {
+    /// `blobs_of` tells the blobs of an image, `used` when one was last used.
+    fn take(
+        root: &Path,
+        blobs_of: &BlobsOf<'_>,
+        used: &dyn Fn(&Digest) -> Option<Moment>,
+    ) -> Result<Self, StoreError> {
         let layout = Layout::read(root)?;
         let blobs: HashMap<Digest, u64> = blobs::list(root)?.into_iter().collect();
         let mut references: BTreeMap<Digest, Vec<Reference>> = BTreeMap::new();
@@ -205,7 +225,7 @@ impl Inventory {
         let mut owners: HashMap<Digest, usize> = HashMap::new();
         let mut images = Vec::new();
         for (index, references) in references {
-            let held = held(root, index, references, &layout);
+            let held = held(index, blobs_of(index, &references)?, references, &layout);
             for digest in &held.blobs {
                 *owners.entry(*digest).or_default() += 1;
             }
@@ -341,11 +361,14 @@ fn read_toc(file: &File, size: u64) -> Option<Vec<u8>> {
     Some(archive)
 }
 
-fn held(root: &Path, index: Digest, references: Vec<Reference>, layout: &Layout) -> Held {
-    let mut found = HashMap::new();
-    reach(root, index, DEPTH, &mut found);
-    let mut blobs: Vec<Digest> = found.into_keys().collect();
+fn held(
+    index: Digest,
+    mut blobs: Vec<Digest>,
+    references: Vec<Reference>,
+    layout: &Layout,
+) -> Held {
     blobs.sort_unstable();
+    blobs.dedup();
     let keys = references.iter().filter_map(Reference::key);
     let mut known = keys.map(|key| layout.facts.visibility(key.name.repo()));
     // Where names differ, the most closed one counts, and what is not known is not open.

@@ -207,7 +207,18 @@ async fn a_server_and_the_folder_alone_tell_the_same() {
         &["inspect", "org/two:main"],
     ];
     let alone = asked.map(|args| json(data, args));
-    let server = Server::start(data, &hub, &["--cache-min-free", "0"]);
+    let limits = ["--cache-min-free", "0", "--cache-max-size", "1GiB"];
+    let server = Server::start(data, &hub, &limits);
+    let usage = &json(data, &["du"])[0];
+    assert_eq!(
+        (&usage["max_size"], &usage["min_free"]),
+        (&(1 << 30).into(), &0.into())
+    );
+    let blobs: u64 = lengths(&data.join("blobs")).values().sum();
+    assert_eq!(
+        (&usage["blobs"]["bytes"], &usage["counted"]),
+        (&blobs.into(), &blobs.into())
+    );
     for (args, alone) in asked.iter().zip(&alone) {
         assert_eq!(&json(data, args), alone, "{args:?}");
     }

@@ -1,5 +1,6 @@
 //! Which images are wanted: those of the command line, and those of lists.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::Path;
 
@@ -19,13 +20,8 @@ pub(super) fn wanted(references: &[Exact], lists: &[String]) -> Result<Vec<Wante
     for list in lists {
         all.extend(parse(list, &read(list)?)?);
     }
-    let mut seen = Vec::new();
-    all.retain(|wanted| {
-        let text = wanted.to_string();
-        let new = !seen.contains(&text);
-        seen.push(text);
-        new
-    });
+    let mut seen = HashSet::new();
+    all.retain(|wanted| seen.insert(wanted.to_string()));
     match all.is_empty() {
         true => Err(Failure::new("nothing is wanted")
             .next("name images: hf-oci pull org/model, or hf-oci pull -f list.txt")

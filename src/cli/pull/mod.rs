@@ -64,8 +64,7 @@ pub(super) struct Pull {
         long,
         value_name = "NAME:PASSWORD",
         env = "HF_OCI_USER",
-        hide_env_values = true,
-        requires = "server"
+        hide_env_values = true
     )]
     user: Option<String>,
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::remote::Remote;
 use super::show::Show;
-use crate::cli::manage::PATIENCE;
+use crate::cli::manage::{PATIENCE, owned};
 use crate::cli::{Failure, filling};
 use crate::config::Settings;
 use crate::control::{
@@ -165,6 +165,7 @@ impl Own {
     /// Takes the data folder, and makes it if need be.
     async fn open(settings: &Settings) -> Result<Self, Failure> {
         filling::prepare_data_dir(&settings.data_dir)?;
+        owned(&settings.data_dir)?;
         let origin = filling::origin(settings)?;
         let store = filling::open_store(settings).await?;
         // Who may pull from this folder later is not known here, so nothing is opened by a listing alone.
