@@ -28,7 +28,13 @@ impl Target {
 
 /// The folder of a cache, or what is wrong with it.
 pub(super) fn cache(data: &Path) -> Result<(), Failure> {
-    if data.join("oci-layout").exists() {
+    let there = data.join("oci-layout").try_exists().map_err(|error| {
+        let what = format!("cannot read the data folder {}", data.display());
+        Failure::new(what)
+            .from(error)
+            .next("run this as its owner: the server's user")
+    });
+    if there? {
         return Ok(());
     }
     let what = format!("there is no cache in {}", data.display());
