@@ -171,12 +171,7 @@ impl Settings {
                 allow: globs(sources, "repositories.allow")?,
                 deny: globs(sources, "repositories.deny")?,
             },
-            cache: Limits {
-                max_size: sources
-                    .get("cache.max_size", |_: &Size| Ok(()))?
-                    .map(|s| s.0),
-                min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
-            },
+            cache: cache(sources)?,
             fill: Fill {
                 memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,
                 connections: required(sources, "fill.connections", between(1, 256))?.0,
@@ -211,6 +206,15 @@ impl Settings {
 /// Where the registry listens; for a command that needs no other setting.
 pub fn listen(sources: &Sources) -> Result<Listen, ConfigError> {
     required(sources, "listen", |_| Ok(()))
+}
+
+/// How much room the cache may take; for a command that needs no other setting.
+pub fn cache(sources: &Sources) -> Result<Limits, ConfigError> {
+    let max_size: Option<Size> = sources.get("cache.max_size", |_| Ok(()))?;
+    Ok(Limits {
+        max_size: max_size.map(|size| size.0),
+        min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
+    })
 }
 
 /// The shortest timeout that can do its work.

@@ -221,6 +221,12 @@ impl Sources {
             .or(key.default.map(|value| (Place::Default(key.path), value))))
     }
 
+    /// Whether somebody set `path`, so that it is not the table's default.
+    pub fn is_set(&self, path: &str) -> bool {
+        let found = self.find(path).ok().flatten();
+        found.is_some_and(|(place, _)| !matches!(place, Place::Default(_)))
+    }
+
     /// The value of `key` in the file.
     pub(super) fn find_in_file(&self, key: &Key) -> Option<(Place, &str)> {
         let file = self.file.as_ref()?;

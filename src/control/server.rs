@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::pull::{FailedLine, Why, pull};
 use super::{Event, MAX_LINE, Request, SOCKET, execute};
 use crate::fill::Images;
 use crate::store::{Reference, Store};
@@ -23,8 +25,14 @@ use crate::store::{Reference, Store};
 /// Requests at work at once; more wait to be accepted.
 const AT_ONCE: usize = 4;
 
+/// Images that are pulled at once for those who ask here.
+const PULLS: usize = 256;
+
 /// How long a client may take to ask, and to take one line of the answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time between two looks at whether anything is at work.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Events that may wait for the client.
 const QUEUE: usize = 16;
@@ -37,14 +45,17 @@ const MAX_PATH: usize = 100;
 pub struct Context {
     /// The data directory.
     pub store: Arc<Store>,
-    /// Fetches again what is damaged; `None` offline.
-    pub images: Option<Arc<Images>>,
+    /// What fills.
+    pub images: Arc<Images>,
+    /// Whether the upstream is never asked.
+    pub offline: bool,
 }
 
 /// The socket, and those who were accepted on it.
 pub struct Control {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    tasks: TaskTracker,
     path: PathBuf,
 }
 
@@ -54,9 +65,22 @@ impl Control {
         let root = context.store.root().to_owned();
         let listener = bind(&root)?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(listen(listener, context, stop.clone()));
+        let tasks = TaskTracker::new();
+        let task = tokio::spawn(listen(listener, context, tasks.clone(), stop.clone()));
         let path = root.join(SOCKET);
-        Ok(Self { stop, task, path })
+        Ok(Self {
+            stop,
+            task,
+            tasks,
+            path,
+        })
+    }
+
+    /// Waits until nothing is at work that was asked for here. May be cancelled.
+    pub async fn idle(&self) {
+        while !self.tasks.is_empty() {
+            tokio::time::sleep(GLANCE).await;
+        }
     }
 
     /// Removes the socket and ends what is at work.
@@ -104,12 +128,17 @@ pub(super) fn with_short_path<T>(
     )
 }
 
-async fn listen(listener: UnixListener, context: Context, stop: CancellationToken) {
+async fn listen(
+    listener: UnixListener,
+    context: Context,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
-    let tasks = TaskTracker::new();
+    let pulls = Arc::new(Semaphore::new(PULLS));
     loop {
         let accepted = stop.run_until_cancelled(async {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let place = Arc::clone(&places).acquire_owned().await.ok();
             (place, listener.accept().await)
         });
         let Some((place, accepted)) = accepted.await else {
@@ -117,10 +146,9 @@ async fn listen(listener: UnixListener, context: Context, stop: CancellationToke
         };
         match accepted {
             Ok((stream, _)) => {
-                let answered = answer(stream, context.clone());
+                let answered = answer(stream, context.clone(), place, Arc::clone(&pulls));
                 let stop = stop.clone();
                 tasks.spawn(async move {
-                    let _place = place;
                     if let Some(Err(error)) = stop.run_until_cancelled(answered).await {
                         tracing::debug!(%error, "a control connection failed");
                     }
@@ -136,13 +164,38 @@ async fn listen(listener: UnixListener, context: Context, stop: CancellationToke
     tasks.wait().await;
 }
 
-async fn answer(stream: UnixStream, context: Context) -> io::Result<()> {
+async fn answer(
+    stream: UnixStream,
+    context: Context,
+    place: Option<OwnedSemaphorePermit>,
+    pulls: Arc<Semaphore>,
+) -> io::Result<()> {
+    let mut place = place;
     let (reader, mut writer) = stream.into_split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(MAX_LINE));
     timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let (tell, mut told) = mpsc::channel(QUEUE);
     match serde_json::from_slice::<Request>(&line) {
+        Ok(Request::Pull(wanted)) => {
+            tracing::info!(%wanted, "an operator pulls");
+            // It takes as long as it takes, and keeps no other request waiting.
+            drop(place.take());
+            match pulls.try_acquire_owned() {
+                Ok(pull) => place = Some(pull),
+                Err(_) => {
+                    let busy = Event::NotPulled(FailedLine {
+                        image: wanted.to_string(),
+                        why: Why::Upstream,
+                        message: format!("{PULLS} images are being pulled; try again later"),
+                        retry_after: None,
+                    });
+                    return write(&mut writer, &busy).await;
+                }
+            }
+            let (images, store) = (context.images, context.store);
+            tokio::spawn(pull(images, store, wanted, tell));
+        }
         Ok(request) => {
             tracing::info!(?request, "an operator asks");
             tokio::task::spawn_blocking(move || work(&context, &request, &tell));
@@ -155,11 +208,16 @@ async fn answer(stream: UnixStream, context: Context) -> io::Result<()> {
         }
     }
     while let Some(event) = told.recv().await {
-        let mut line = serde_json::to_vec(&event)?;
-        line.push(b'\n');
-        timeout(PATIENCE, writer.write_all(&line)).await??;
+        write(&mut writer, &event).await?;
     }
+    drop(place);
     writer.shutdown().await
+}
+
+async fn write(writer: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    timeout(PATIENCE, writer.write_all(&line)).await?
 }
 
 /// Works on a thread of its own. When the client leaves, the channel closes, and the work ends soon.
@@ -175,11 +233,11 @@ fn work(context: &Context, request: &Request, tell: &mpsc::Sender<Event>) {
         tell.blocking_send(event).is_ok()
     };
     let refetch = |damaged: Vec<Reference>| {
-        let Some(images) = &context.images else {
+        if context.offline {
             return 0;
-        };
+        }
         let count = damaged.len() as u64;
-        images.refetch(damaged);
+        context.images.refetch(damaged);
         count
     };
     execute(&context.store, request, &mut send, &refetch);

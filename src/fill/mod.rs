@@ -33,7 +33,7 @@ use crate::store::{ImageKey, Order, Reference, Store, StoreError, Stored};
 pub use asker::{Admits, Asker, Credential};
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
-pub use progress::Progress;
+pub use progress::{LayerProgress, Progress};
 pub use upkeep::Upkeep;
 
 /// How fills behave.

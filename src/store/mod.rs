@@ -22,6 +22,7 @@ mod gc;
 mod healing;
 mod hot;
 mod index;
+mod inventory;
 mod layout;
 mod leases;
 mod orders;
@@ -49,6 +50,9 @@ pub use error::StoreError;
 pub use evict::Evictions;
 pub use gc::{Removal, Removed, Sweep};
 pub use hot::Opened;
+pub use inventory::{
+    DiskRoom, Documents, Held, HeldLayer, Inventory, Sum, Sums, Unfinished, Uses, last_uses,
+};
 pub use layout::Reference;
 pub use leases::Lease;
 pub use orders::Order;
@@ -174,6 +178,11 @@ impl Store {
     /// How much the cache takes.
     pub fn used(&self) -> Used {
         self.room.used()
+    }
+
+    /// The limits that it keeps.
+    pub fn limits(&self) -> &Limits {
+        self.room.limits()
     }
 
     /// What was evicted since the start.

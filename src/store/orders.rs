@@ -86,7 +86,7 @@ pub(super) fn all(root: &Path) -> Result<Vec<Order>, StoreError> {
     Ok(orders)
 }
 
-fn parse(bytes: &[u8]) -> Option<Order> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Order> {
     let file: OrderFile = serde_json::from_slice(bytes).ok()?;
     Some(Order {
         key: ImageKey {
