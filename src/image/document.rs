@@ -74,6 +74,8 @@ pub struct Subject {
     pub path: String,
     /// The card's licence.
     pub license: Option<String>,
+    /// What the image is restricted to, as [`Selected`](super::Selected) tells it.
+    pub restricted: Vec<(&'static str, String)>,
 }
 
 impl Subject {
@@ -94,6 +96,7 @@ impl Subject {
         if let Some(license) = &self.license {
             labels.insert("org.opencontainers.image.licenses", license.clone());
         }
+        labels.extend(self.restricted.iter().cloned());
         labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
     }
 }
@@ -211,6 +214,7 @@ mod tests {
                 .expect("a commit"),
             path: String::new(),
             license: Some("mit".into()),
+            restricted: Vec::new(),
         };
         documents(
             &subject,

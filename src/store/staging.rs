@@ -357,6 +357,8 @@ pub struct Order {
 struct OrderFile {
     name: String,
     layout: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    selection: String,
     commit: String,
     repo: String,
     tag: String,
@@ -365,8 +367,8 @@ struct OrderFile {
 }
 
 fn order_place(key: &ImageKey) -> String {
-    let text = format!("{}\0{}\0{}", key.name, key.layout, key.commit);
-    format!("staging/order-{}", Digest::of(text.as_bytes()).hex())
+    let digest = Digest::of(key.text().as_bytes());
+    format!("staging/order-{}", digest.hex())
 }
 
 /// Notes that a fill is under way.
@@ -374,6 +376,7 @@ pub(super) fn put_order(root: &Path, order: &Order) -> Result<(), StoreError> {
     let file = OrderFile {
         name: order.key.name.to_string(),
         layout: order.key.layout.to_string(),
+        selection: order.key.selection.to_string(),
         commit: order.key.commit.to_string(),
         repo: order.repo.to_string(),
         tag: order.tag.to_string(),
@@ -418,6 +421,7 @@ fn parse_order(bytes: &[u8]) -> Option<Order> {
         key: ImageKey {
             name: ImageName::parse(&file.name).ok()?,
             layout: file.layout.parse().ok()?,
+            selection: file.selection.parse().ok()?,
             commit: file.commit.parse().ok()?,
         },
         repo: file.repo.parse().ok()?,

@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::image::{Subject, documents};
+use crate::image::{Layout, Selection, Subject, documents};
 use crate::layer::{Sealed, Sink};
 
 const COMMIT: &str = "0123456789012345678901234567890123456789";
@@ -45,11 +45,13 @@ fn image(store: &Store, commit: &str, content: &[u8]) -> NewImage {
         commit: commit.parse().expect("a commit"),
         path: String::new(),
         license: None,
+        restricted: Vec::new(),
     };
     NewImage {
         key: ImageKey {
             name: name("org/model"),
             layout: Layout::Split,
+            selection: Selection::default(),
             commit: subject.commit,
         },
         repo: subject.repo.clone(),
