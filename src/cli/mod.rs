@@ -2,6 +2,7 @@
 
 mod cert;
 mod failure;
+mod filling;
 mod flags;
 mod gate;
 mod gc;

@@ -81,11 +81,11 @@ async fn fill_with(
         },
         shared: Arc::clone(&shared),
         asked: order.key.name.repo().clone(),
-        progress,
         room: None,
     };
     let groups = image::split(selected.files.clone(), order.key.layout);
     let drafts = draft(&job, groups.clone()).await?;
+    progress.expect_layers(drafts.iter().map(|d| Arc::clone(&d.progress)).collect());
     order.recipes = drafts.iter().map(|d| d.recipe).collect();
     // Before anything is staged: what is there for these recipes stays, also if this process dies.
     remember(&shared, order).await;

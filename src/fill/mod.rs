@@ -37,7 +37,7 @@ pub use asker::{Admits, Asker, Credential};
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
 pub use prefetch::Prefetch;
-pub use progress::Progress;
+pub use progress::{LayerProgress, Progress};
 pub use rules::{Rule, Rules};
 pub use upkeep::Upkeep;
 
