@@ -91,7 +91,7 @@ async fn fetch(images: &Arc<Images>, name: &ImageName, tag: &Tag, pin: bool) {
 /// Fills what the tag means now, however lately that was asked; whether it was missing.
 async fn fill(images: &Arc<Images>, name: &ImageName, tag: &Tag, pin: bool) -> Result<bool, Error> {
     let own = images.own();
-    images.heads.forget(&own, name, tag).await;
+    images.heads.ask_again(&own, name, tag).await;
     match images.find(&own, name, tag).await? {
         Found::Filling(mut flight, _) => {
             let done = flight.done().await;

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind};
 use crate::hub::{Refs, Resolved, UpstreamError};
 use crate::image::{ImageName, Quantisation};
 use crate::oci::Tag;
-use crate::repo::{Commit, RepoId, Visibility};
+use crate::repo::{Commit, RepoId, RepoKind, Visibility};
 use crate::store::ImageKey;
 
 /// How long a stale answer is given before the upstream is tried again.
@@ -128,7 +128,7 @@ impl Heads {
     }
 
     /// Has what `tag` of `name` means asked for anew.
-    pub(super) async fn forget(&self, asker: &Asker, name: &ImageName, tag: &Tag) {
+    pub(super) async fn ask_again(&self, asker: &Asker, name: &ImageName, tag: &Tag) {
         let key = (asker.credential, name.clone(), tag.clone());
         self.cache.invalidate(&key).await;
     }
@@ -280,7 +280,10 @@ async fn meaning(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
     }
     let mut tried = Vec::new();
     let slashed = text.contains("--").then(|| text.replace("--", "/"));
-    let quantisation = text.parse::<Quantisation>().ok();
+    let quantisation = match repo.kind() {
+        RepoKind::Model => text.parse::<Quantisation>().ok(),
+        RepoKind::Dataset | RepoKind::Space => None,
+    };
     // A branch that is called as the quantisation is noted would be noted as that.
     let lower = quantisation.as_ref().map(|q| q.as_str().to_owned());
     let lower = lower.filter(|lower| lower != text);

@@ -29,8 +29,11 @@ pub struct Rule {
 impl Rule {
     /// Whether it is for a repository.
     pub fn is_for(&self, repo: &RepoId) -> bool {
-        let text = repo.folded().to_string();
-        self.matches.iter().any(|glob| glob.matches(&text))
+        self.has(&repo.folded().to_string())
+    }
+
+    fn has(&self, folded: &str) -> bool {
+        self.matches.iter().any(|glob| glob.matches(folded))
     }
 
     /// What a person knows it by: its patterns of repositories.
@@ -47,6 +50,10 @@ pub struct Rules(pub Vec<Rule>);
 impl Rules {
     /// The first rule that is for a repository.
     pub fn of(&self, repo: &RepoId) -> Option<&Rule> {
-        self.0.iter().find(|rule| rule.is_for(repo))
+        if self.0.is_empty() {
+            return None;
+        }
+        let folded = repo.folded().to_string();
+        self.0.iter().find(|rule| rule.has(&folded))
     }
 }

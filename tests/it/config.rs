@@ -570,3 +570,23 @@ fn a_wrong_rule_is_told_with_its_line() {
     let told = rules("repositories = [1]").expect_err("no table");
     assert!(told.contains("write [[repositories]]"), "{told}");
 }
+
+#[test]
+fn the_rules_that_the_documents_show_can_be_used() {
+    let page = include_str!("../../docs/mirrors.md");
+    let (_, rest) = page.split_once("## Rules").expect("the section");
+    let (_, rest) = rest.split_once("```toml\n").expect("a block");
+    let (block, _) = rest.split_once("```").expect("its end");
+    let shown = rules(block).expect("rules");
+    assert_eq!(shown.len(), 2);
+    assert!(!shown[1].prefetch.is_empty());
+
+    let (_, rest) = EXAMPLE
+        .split_once("# [[repositories.rules]]\n")
+        .expect("the example");
+    let lines = rest.lines().take_while(|line| line.starts_with("#     "));
+    let lines: Vec<&str> = lines.map(|line| line.trim_start_matches('#')).collect();
+    let shown = rules(&format!("[[repositories.rules]]\n{}\n", lines.join("\n"))).expect("a rule");
+    let keys = lines.iter().filter(|line| line.contains(" = "));
+    assert_eq!((shown.len(), keys.count()), (1, 8));
+}

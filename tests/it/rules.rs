@@ -311,7 +311,11 @@ async fn it_is_prefetched_again_and_a_failure_is_tried_again() {
     let every = Some(Duration::from_millis(400));
     let rules = [prefetching(&[("org/demo", "main")], every)];
     let proxy = Proxy::start_with(&hub, ruled(rules)).await;
-    hub.fault(Fault::any("config.json").first(2).then(Effect::Status(500, Vec::new())));
+    hub.fault(
+        Fault::any("config.json")
+            .first(2)
+            .then(Effect::Status(500, Vec::new())),
+    );
     let prefetch = Prefetch::start(Arc::clone(&proxy.images)).expect("something to do");
     until_noted(&proxy, "main", &hub.sha("Org/Demo", "main")).await;
     assert!(hub.fault_hits() > 0);
