@@ -92,7 +92,7 @@ async fn fetch(images: &Arc<Images>, name: &ImageName, tag: &Tag, pin: bool) {
 async fn fill(images: &Arc<Images>, name: &ImageName, tag: &Tag, pin: bool) -> Result<bool, Error> {
     let own = images.own();
     images.heads.ask_again(&own, name, tag).await;
-    match images.find(&own, name, tag).await? {
+    match images.look(&own, name, tag).await? {
         Found::Filling(mut flight, _) => {
             let done = flight.done().await;
             done.map_err(|error| (*error).clone()).map(|_| true)

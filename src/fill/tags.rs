@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use moka::future::Cache;
 
+use super::resolve::Head;
 use super::{Asker, Images};
 use crate::error::{Error, Kind};
 use crate::hub::UpstreamError;
@@ -76,18 +77,25 @@ impl Images {
         let latest = "latest".parse();
         let latest = latest.map_err(|_| Error::new(Kind::Internal, "latest is no tag"))?;
         let (head, _) = self.heads.head(asker, name, &latest).await?;
-        let key = (name.clone(), head.commit);
-        if let Some(known) = self.quantisations.get(&key).await {
-            return Ok(known);
-        }
+        let list = self.read_quantisations(asker, name, &head);
+        let list = self
+            .quantisations
+            .try_get_with((name.clone(), head.commit), list);
+        list.await.map_err(|error| (*error).clone())
+    }
+
+    async fn read_quantisations(
+        &self,
+        asker: &Asker,
+        name: &ImageName,
+        head: &Head,
+    ) -> Result<List, Error> {
         let snapshot = asker.upstream.snapshot(&head.repo, head.commit).await?;
         let image = self.shared.key(name, None, head.commit);
         let read = tokio::task::spawn_blocking(move || {
             quantisations(&snapshot, image.name.path(), &image.selection)
         });
         let lost = |_| Error::new(Kind::Internal, "reading a listing was lost");
-        let list = Arc::new(read.await.map_err(lost)?);
-        self.quantisations.insert(key, Arc::clone(&list)).await;
-        Ok(list)
+        Ok(Arc::new(read.await.map_err(lost)?))
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::select::shown;
 use crate::repo::Entry;
 
 /// Files that are no weights and smaller than this go with every quantisation.
@@ -32,6 +33,10 @@ const WEIGHTS: [&str; 16] = [
     "tflite",
     "llamafile",
 ];
+
+/// The most quantisations that a repository is taken to have, and the most that an error lists.
+const MOST: usize = 256;
+const SHOWN: usize = 64;
 
 /// The most parts of a name behind `q4`, and the most characters of one.
 const PARTS: usize = 6;
@@ -122,14 +127,14 @@ pub(super) fn of(files: &[Entry], wanted: &Quantisation) -> Result<Vec<Entry>, G
     if models.len() > 1 {
         return Err(GgufError::Ambiguous {
             wanted: wanted.clone(),
-            models: super::select::shown(&models.into_iter().collect::<Vec<_>>()),
+            models: shown(&models.into_iter().collect::<Vec<_>>(), SHOWN),
         });
     }
     if models.is_empty() {
         let exist: Vec<&str> = exist.into_iter().collect();
         return Err(GgufError::Nothing {
             wanted: wanted.clone(),
-            exist: (!exist.is_empty()).then(|| super::select::shown(&exist)),
+            exist: (!exist.is_empty()).then(|| shown(&exist, SHOWN)),
         });
     }
     let projectors = projectors(files, &named);
@@ -143,7 +148,7 @@ pub(super) fn of(files: &[Entry], wanted: &Quantisation) -> Result<Vec<Entry>, G
     Ok(files.map(|(file, _)| file.clone()).collect())
 }
 
-/// The quantisations that one model of `files` has, sorted, each once: those that are a tag.
+/// The quantisations that one model of `files` has, sorted, each once: those that are a tag, as far as they can be counted.
 pub(super) fn all(files: &[Entry]) -> Vec<Quantisation> {
     let mut models: BTreeMap<Quantisation, BTreeSet<String>> = BTreeMap::new();
     for file in files {
@@ -152,7 +157,7 @@ pub(super) fn all(files: &[Entry]) -> Vec<Quantisation> {
         }
     }
     models.retain(|_, models| models.len() == 1);
-    models.into_keys().collect()
+    models.into_keys().take(MOST).collect()
 }
 
 /// Of the projectors that differ in their quantisation only, one: the f16, else the bf16, else the first.

@@ -171,7 +171,7 @@ fn child<'a>(snapshot: &'a Snapshot, folder: &str, wanted: &str) -> Result<&'a s
         [] => Err(SelectError::Nothing {
             wanted: wanted.to_owned(),
             folder: folder.to_owned(),
-            exist: shown(&children),
+            exist: shown(&children, SHOWN),
         }),
         _ => alike
             .iter()
@@ -180,21 +180,21 @@ fn child<'a>(snapshot: &'a Snapshot, folder: &str, wanted: &str) -> Result<&'a s
             .ok_or_else(|| SelectError::Ambiguous {
                 wanted: wanted.to_owned(),
                 folder: folder.to_owned(),
-                candidates: shown(&alike),
+                candidates: shown(&alike, SHOWN),
             }),
     }
 }
 
 /// Some names, clipped.
-pub(super) fn shown(names: &[&str]) -> String {
+pub(super) fn shown(names: &[&str], most: usize) -> String {
     let mut out = names
         .iter()
-        .take(SHOWN)
+        .take(most)
         .map(|n| format!("'{n}'"))
         .collect::<Vec<_>>()
         .join(", ");
-    if names.len() > SHOWN {
-        out.push_str(&format!(" and {} more", names.len() - SHOWN));
+    if names.len() > most {
+        out.push_str(&format!(" and {} more", names.len() - most));
     }
     if out.is_empty() {
         out.push_str("nothing: it is a file");

@@ -102,6 +102,39 @@ fn a_published_image_is_there_after_a_restart() {
 }
 
 #[test]
+fn an_image_that_a_tag_leaves_stays_listed_also_if_its_commit_means_another_one() {
+    let root = tempfile::tempdir().expect("a folder");
+    let store = Store::open(root.path()).expect("a store");
+    let newer = COMMIT.replace('0', "f");
+    let mut kept = Vec::new();
+    for (commit, layout, content) in [
+        (COMMIT, Layout::Split, b"one"),
+        (COMMIT, Layout::Single, b"two"),
+        (&newer, Layout::Single, b"new"),
+    ] {
+        let mut image = image(&store, commit, content);
+        image.key.layout = layout;
+        kept.push(
+            store
+                .publish_image(&image, &tag("main"), now())
+                .expect("published"),
+        );
+    }
+    let second = format!("{COMMIT}-{}", &kept[1].index.hex()[..12]);
+    assert_eq!(
+        store.tags_of("org/model"),
+        [COMMIT.to_owned(), second.clone(), "main".to_owned()]
+    );
+    let index = |t: &str| {
+        store
+            .reference(&name("org/model"), &tag(t))
+            .map(|r| r.index)
+    };
+    let indexes: Vec<_> = kept.iter().map(|kept| Some(kept.index)).collect();
+    assert_eq!([index(COMMIT), index(&second), index("main")], indexes[..]);
+}
+
+#[test]
 fn a_deleted_index_is_rebuilt() {
     let root = tempfile::tempdir().expect("a folder");
     let (image, stored) = publish(root.path());
