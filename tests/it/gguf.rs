@@ -112,7 +112,6 @@ async fn one_of_ten_quantisations_costs_its_file_and_the_small_ones() {
     assert!(hub.bytes() <= bytes, "{} of {bytes}", hub.bytes());
     // What the format and the documents add to the files themselves.
     let disk = disk_bytes(&proxy.data().join("blobs"));
-    eprintln!(hub.bytes());
     assert!(disk <= bytes + bytes / 100 + 200_000, "{disk} of {bytes}");
     assert_eq!(proxy.staged(), [""; 0]);
 }
