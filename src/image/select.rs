@@ -59,7 +59,7 @@ pub enum SelectError {
         filter: String,
     },
     /// The quantisation is not there, or several models have it.
-    #[error("in '/{path}' {error}{rule}")]
+    #[error("{}{error}{rule}", if path.is_empty() { String::new() } else { format!("in '/{path}' ") })]
     Quantisation {
         /// The file or folder.
         path: String,
@@ -311,7 +311,7 @@ mod tests {
         let gone = select(&files, &[], &selection("q8_0", &["b/**"])).expect_err("none");
         assert_eq!(
             gone.to_string(),
-            "in '/' there is no GGUF quantisation 'q8_0'; it has 'q4_0'; the rule leaves 2 files out: exclude b/**"
+            "there is no GGUF quantisation 'q8_0'; it has 'q4_0'; the rule leaves 2 files out: exclude b/**"
         );
         let tags = |exclude| quantisations(&files, &[], &selection("", exclude));
         assert_eq!(tags(&[]), ["q8_0".parse().expect("one")]);
