@@ -84,13 +84,18 @@ async fn run(settings: Settings) -> Result<(), Failure> {
         .flatten();
 
     let limits = server_settings(&settings, files);
-    server::run(vec![listener], Arc::new(registry), limits, tls, shutdown).await;
+    let begun = shutdown.clone();
+    let serving = server::run(vec![listener], Arc::new(registry), limits, tls, shutdown);
+    let prefetching = async {
+        begun.begun().await;
+        if let Some(prefetch) = prefetch {
+            prefetch.stop().await;
+        }
+    };
+    tokio::join!(serving, prefetching);
     // Nobody waits any more; what is filled is lost only as far as it is not published.
     if let Some(control) = control {
         control.stop().await;
-    }
-    if let Some(prefetch) = prefetch {
-        prefetch.stop().await;
     }
     images.shutdown().await;
     upkeep.stop().await;
