@@ -93,6 +93,7 @@ fn fill_settings(settings: &Settings) -> FillSettings {
         concurrent: settings.fill.concurrent,
         layout: settings.fill.layout,
         tag_ttl: settings.tag_ttl,
+        rules: Arc::clone(&settings.rules),
         ..FillSettings::default()
     }
 }

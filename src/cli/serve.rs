@@ -13,7 +13,7 @@ use super::flags::SettingFlags;
 use super::{filling, gate};
 use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
 use crate::control::{Context, Control};
-use crate::fill::{Images, Upkeep};
+use crate::fill::{Images, Prefetch, Upkeep};
 use crate::registry::{Registry, RegistrySettings};
 use crate::server::{self, FURTHER, ServerSettings, Shutdown, Tls};
 use crate::store::Store;
@@ -79,8 +79,20 @@ async fn run(settings: Settings) -> Result<(), Failure> {
         tracing::warn!(%error, "fills that were under way begin again when they are asked for");
     }
 
+    let prefetch = (!settings.offline)
+        .then(|| Prefetch::start(Arc::clone(&images)))
+        .flatten();
+
     let limits = server_settings(&settings, files);
-    server::run(vec![listener], Arc::new(registry), limits, tls, shutdown).await;
+    let begun = shutdown.clone();
+    let serving = server::run(vec![listener], Arc::new(registry), limits, tls, shutdown);
+    let prefetching = async {
+        begun.begun().await;
+        if let Some(prefetch) = prefetch {
+            prefetch.stop().await;
+        }
+    };
+    tokio::join!(serving, prefetching);
     // Nobody waits any more; what is filled is lost only as far as it is not published.
     if let Some(control) = control {
         control.stop().await;

@@ -5,6 +5,7 @@
 
 mod access;
 mod keys;
+mod rules;
 mod source;
 mod token;
 mod value;
@@ -13,6 +14,7 @@ use std::fmt::Display;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use keys::{KEYS, Key, LIST, SWITCH};
@@ -20,6 +22,7 @@ pub use source::{ConfigError, Environment, Flags, Place, Sources};
 pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 
 use crate::auth::Rules;
+use crate::fill;
 use crate::hub::{Endpoint, Token};
 use crate::image::Layout;
 use crate::store::Limits;
@@ -50,6 +53,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Which repositories are served.
     pub repositories: Rules,
+    /// What is otherwise for some of them.
+    pub rules: Arc<fill::Rules>,
     /// How much room the cache may take.
     pub cache: Limits,
     /// How images are filled.
@@ -171,6 +176,7 @@ impl Settings {
                 allow: globs(sources, "repositories.allow")?,
                 deny: globs(sources, "repositories.deny")?,
             },
+            rules: Arc::new(fill::Rules(sources.rules())),
             cache: cache(sources)?,
             fill: Fill {
                 memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,

@@ -9,7 +9,12 @@ use std::str::FromStr;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, Key, LIST};
+use super::rules;
 use super::value::ValueError;
+use crate::fill::Rule;
+
+/// Where rules for some repositories may stand.
+const RULES: [&str; 2] = ["repositories", "repositories.rules"];
 
 /// Settings given as flags: by [`Key::path`], as they were written.
 pub type Flags = BTreeMap<&'static str, String>;
@@ -154,6 +159,7 @@ fn data_home(home: bool) -> Option<PathBuf> {
 struct File {
     path: PathBuf,
     values: BTreeMap<&'static str, (usize, String)>,
+    rules: Vec<Rule>,
 }
 
 /// All places that settings come from, read but not yet resolved.
@@ -234,6 +240,13 @@ impl Sources {
         Some((file.place(*line, key.path), value))
     }
 
+    /// The rules for some repositories.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        self.file
+            .as_ref()
+            .map_or_else(Vec::new, |f| f.rules.clone())
+    }
+
     /// The value of `path`, read and then put through `check`, which says what else it expects.
     pub(super) fn get<T: FromStr<Err: fmt::Display>>(
         &self,
@@ -266,10 +279,17 @@ impl File {
         let mut file = Self {
             path,
             values: BTreeMap::new(),
+            rules: Vec::new(),
         };
         let table = DeTable::parse(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
-            ConfigError::new(file.place(line_of(text, start), ""), error.message())
+            let has = |line: &str| text.lines().any(|l| l.trim() == line);
+            let hint = match has("[repositories]") && has("[[repositories]]") {
+                true => "; beside [repositories] with allow or deny, write rules as [[repositories.rules]]",
+                false => "",
+            };
+            let why = format!("{}{hint}", error.message());
+            ConfigError::new(file.place(line_of(text, start), ""), why)
         })?;
         file.take(text, table.get_ref(), "")?;
         Ok(file)
@@ -295,6 +315,11 @@ impl File {
                     self.take(text, inner, &section)?;
                     continue;
                 }
+                DeValue::Array(rules) if RULES.contains(&path.as_str()) => {
+                    let locate = |at, key: &str| self.place(line_of(text, at), &joined(&path, key));
+                    self.rules = rules::read(rules, &locate)?;
+                    continue;
+                }
                 value => value,
             };
             let key = keys::find(&path).ok_or_else(|| {
@@ -314,7 +339,15 @@ impl File {
     }
 }
 
-fn scalar(value: &DeValue<'_>) -> Result<String, String> {
+/// A key of a table.
+fn joined(path: &str, key: &str) -> String {
+    match key {
+        "" => path.to_owned(),
+        key => format!("{path}.{key}"),
+    }
+}
+
+pub(super) fn scalar(value: &DeValue<'_>) -> Result<String, String> {
     match value {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())

@@ -45,6 +45,7 @@ impl Reference {
         Some(ImageKey {
             name: ImageName::parse(&self.name).ok()?,
             layout: self.layout,
+            selection: self.selection.clone(),
             commit: self.commit,
         })
     }

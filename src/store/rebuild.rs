@@ -121,6 +121,7 @@ fn image(root: &Path, reference: &Reference) -> Result<Option<NewImage>, StoreEr
         key: ImageKey {
             name,
             layout: reference.layout,
+            selection: reference.selection.clone(),
             commit: reference.commit,
         },
         repo: reference.repo.clone(),
