@@ -8,6 +8,7 @@ mod gate;
 mod gc;
 mod health;
 mod manage;
+mod origin;
 mod pin;
 mod rm;
 mod serve;

@@ -43,7 +43,7 @@ fn without_any_setting_the_server_starts_on_the_loopback() {
     assert_eq!(settings.tag_ttl, Duration::from_secs(300));
     assert_eq!(settings.log_format, LogFormat::Text);
     assert!(format!("{:?}", settings.upstream).contains("huggingface.co"));
-    assert!(settings.upstream.token.is_none());
+    assert!(!settings.upstream.has_token());
     assert_eq!(settings.fill.memory, 128 << 20);
     assert_eq!(settings.fill.connections, 8);
     assert!(settings.fill.layers >= 1);
@@ -289,7 +289,7 @@ fn the_file_can_be_named_by_flag_or_variable_and_must_be_there() {
 fn the_hubs_own_variables_count() {
     let upstream = |env: &[(&str, &str)]| {
         let settings = resolve(&[], env, None).expect("settings");
-        format!("{:?}", settings.upstream.url)
+        format!("{:?}", settings.upstream.origins)
     };
     assert!(upstream(&[("HF_ENDPOINT", "https://mirror.example")]).contains("mirror.example"));
     let both: &[_] = &[
@@ -341,7 +341,7 @@ impl Tokens {
         };
         let file = (!file.is_empty())
             .then(|| format!("[upstream]\ntoken_file = \"{}\"\n", self.path(file)));
-        resolve(flags, &env, file.as_deref()).map(|settings| settings.upstream.token.is_some())
+        resolve(flags, &env, file.as_deref()).map(|settings| settings.upstream.has_token())
     }
 }
 
@@ -418,7 +418,7 @@ fn a_token_file_that_a_setting_names_must_hold_a_token() {
 #[test]
 fn a_token_never_prints() {
     let settings = resolve(&[], &[("HF_TOKEN", "hf_secret")], None).expect("settings");
-    assert!(settings.upstream.token.is_some());
+    assert!(settings.upstream.has_token());
     assert!(!format!("{settings:?}{settings:#?}").contains("secret"));
 }
 

@@ -1,0 +1,457 @@
+//! Repositories on this machine as an upstream: a folder of them ([`folder`]), or the cache that the Hub's clients keep ([`cache`]).
+//!
+//! Neither says which commit of git its files are: the folder has none, and of a commit the cache may have a part. So the commit that
+//! stands for them is made of the files that are there ([`listing`]); what is filled under it can never be taken for the Hub's whole
+//! commit. No link is followed ([`beneath`]). Files are read on threads for what blocks, and listed once for all who ask at once.
+
+mod beneath;
+mod cache;
+mod content_ids;
+mod folder;
+mod listing;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, StreamExt, stream};
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::listing::Listing;
+use super::{
+    Access, ByteStream, Credentials, Refs, RemoteFile, Resolved, Token, Upstream, UpstreamError,
+};
+use crate::repo::{Commit, FilePath, RepoId, Snapshot};
+
+pub use content_ids::ContentIds;
+
+/// Bytes of one read.
+const STEP: u64 = 1 << 20;
+
+/// Repositories that are listed at once.
+const AT_ONCE: usize = 4;
+
+/// Files of the listings that are remembered, and listings.
+const REMEMBERED: u64 = 500_000;
+
+/// The branch that a folder has.
+const BRANCH: &str = "main";
+
+/// What lies in a local folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalKind {
+    /// Repositories, as `ORG/NAME`, `datasets/ORG/NAME` and `spaces/ORG/NAME`.
+    Folder,
+    /// A cache of the Hub's clients.
+    Cache {
+        /// Whether it is the folder `hub` in this one, as in `HF_HOME`.
+        inside: bool,
+    },
+}
+
+impl LocalKind {
+    /// Looks at a folder. It is a cache if it has a folder of the form `models--ORG--NAME`, or a folder `hub` that has one, or if it is
+    /// called `hub` itself. Blocks.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let top = beneath::top(path)?;
+        let holds = |names: beneath::Names| names.text.iter().any(|n| cache::is_repository(n));
+        let called = path.file_name().is_some_and(|name| name == "hub");
+        if called || holds(beneath::names(&top)?) {
+            return Ok(Self::Cache { inside: false });
+        }
+        match beneath::folder(&top, "hub")? {
+            Some(hub) if holds(beneath::names(&hub)?) => Ok(Self::Cache { inside: true }),
+            _ => Ok(Self::Folder),
+        }
+    }
+}
+
+/// Repositories on this machine. Cheap to clone; they are the same whoever asks.
+#[derive(Clone)]
+pub struct Local {
+    shelf: Arc<Shelf>,
+    /// What still reads files when the last clone is gone ends.
+    _stop: Arc<DropGuard>,
+}
+
+struct Shelf {
+    path: PathBuf,
+    kind: LocalKind,
+    private: bool,
+    ids: Arc<ContentIds>,
+    turns: Semaphore,
+    /// The listings that are being made.
+    flights: Cache<Question, Answer>,
+    /// Those that were made, for the fills that go on with them.
+    made: Cache<(RepoId, Commit), Arc<Listing>>,
+    stop: CancellationToken,
+}
+
+/// A repository, its letters folded, and the revision asked for.
+type Question = (RepoId, Option<String>);
+
+type Answer = Result<(RepoId, Arc<Listing>), UpstreamError>;
+
+impl Local {
+    /// What is in `path`, which is `kind`. Everybody may read it, unless it is `private`. `ids` remembers what its files hash to.
+    pub fn new(path: PathBuf, kind: LocalKind, private: bool, ids: Arc<ContentIds>) -> Self {
+        let stop = CancellationToken::new();
+        let shelf = Shelf {
+            path,
+            kind,
+            private,
+            ids,
+            turns: Semaphore::new(AT_ONCE),
+            flights: Cache::builder().build(),
+            made: Cache::builder()
+                .max_capacity(REMEMBERED)
+                .weigher(|_, listing: &Arc<Listing>| listing.weight())
+                .build(),
+            stop: stop.clone(),
+        };
+        Self {
+            shelf: Arc::new(shelf),
+            _stop: Arc::new(stop.drop_guard()),
+        }
+    }
+
+    /// What a revision is now. Those who ask the same at once are told the same; what was begun goes on when they leave, so that they
+    /// find it done when they come back.
+    async fn look(&self, repo: &RepoId, revision: Option<&str>) -> Answer {
+        let shelf = Arc::clone(&self.shelf);
+        let question = (repo.folded(), revision.map(str::to_owned));
+        let asked = repo.clone();
+        let task = tokio::spawn(async move {
+            let (repo, revision) = question.clone();
+            let list = Arc::clone(&shelf).list(asked, revision);
+            let answer = shelf.flights.get_with(question.clone(), list).await;
+            // The next one who asks is told what there is then.
+            shelf.flights.invalidate(&question).await;
+            if let Ok((_, listing)) = &answer {
+                let key = (repo, listing.commit);
+                shelf.made.insert(key, Arc::clone(listing)).await;
+            }
+            answer
+        });
+        task.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// The listing of a commit that was told before.
+    async fn listing(&self, repo: &RepoId, commit: Commit) -> Result<Arc<Listing>, UpstreamError> {
+        if let Some(made) = self.shelf.made.get(&(repo.folded(), commit)).await {
+            return Ok(made);
+        }
+        let (_, listing) = self.look(repo, Some(&commit.to_string())).await?;
+        match listing.commit == commit {
+            true => Ok(listing),
+            false => Err(no_revision(repo, &commit.to_string())),
+        }
+    }
+
+    /// Runs what looks at the disk where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shelf) -> Result<T, UpstreamError> + Send + 'static,
+    ) -> Result<T, UpstreamError> {
+        let shelf = Arc::clone(&self.shelf);
+        let done = tokio::task::spawn_blocking(move || work(&shelf)).await;
+        done.unwrap_or_else(|_| Err(lost()))
+    }
+
+    async fn open(&self, file: &RemoteFile) -> Result<File, UpstreamError> {
+        let listing = self.listing(&file.repo, file.commit).await?;
+        let gone = UpstreamError::FileUnknown {
+            repo: file.repo.clone(),
+            commit: file.commit,
+            path: file.path.to_string(),
+        };
+        let Some(place) = listing.place(&file.path).map(str::to_owned) else {
+            return Err(gone);
+        };
+        let RemoteFile {
+            repo, path, size, ..
+        } = file.clone();
+        self.blocking(move |shelf| {
+            let failed = |error: io::Error| listing::unreadable(&repo, path.as_str(), &error);
+            let top = shelf.top(&repo)?;
+            let open = beneath::file_at(&top, &place).map_err(failed)?.ok_or(gone)?;
+            match open.metadata().map_err(failed)?.len() == size {
+                true => Ok(open),
+                false => Err(changed(&repo, &path)),
+            }
+        })
+        .await
+    }
+}
+
+impl Shelf {
+    fn top(&self, repo: &RepoId) -> Result<OwnedFd, UpstreamError> {
+        beneath::top(&self.path).map_err(|error| {
+            tracing::warn!(path = %self.path.display(), %error, "the upstream's folder cannot be opened");
+            let what = format!("the folder in which {repo} would be cannot be opened ({})", error.kind());
+            UpstreamError::Unavailable(what)
+        })
+    }
+
+    async fn list(self: Arc<Self>, repo: RepoId, revision: Option<String>) -> Answer {
+        let Ok(_turn) = self.turns.acquire().await else {
+            return Err(lost());
+        };
+        let shelf = Arc::clone(&self);
+        let listed = tokio::task::spawn_blocking(move || {
+            let (found, listing) = match shelf.kind {
+                LocalKind::Folder => shelf.in_folder(&repo, revision.as_deref()),
+                LocalKind::Cache { .. } => shelf.in_cache(&repo, revision.as_deref()),
+            }?;
+            Ok((found, Arc::new(listing)))
+        });
+        listed.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    fn in_folder(
+        &self,
+        repo: &RepoId,
+        revision: Option<&str>,
+    ) -> Result<(RepoId, Listing), UpstreamError> {
+        let top = self.top(repo)?;
+        for place in folder::find(&top, repo)? {
+            let Some(listing) = folder::list(&top, &place, &self.ids, &self.stop)? else {
+                continue;
+            };
+            let is_it = match revision {
+                None | Some(BRANCH) => true,
+                Some(text) => text.parse() == Ok(listing.commit),
+            };
+            return match is_it {
+                true => Ok((place.repo, listing)),
+                false => Err(no_revision(repo, revision.unwrap_or_default())),
+            };
+        }
+        Err(UpstreamError::RepositoryUnknown(repo.clone()))
+    }
+
+    /// Where the repositories of a cache are, from the top.
+    const fn below(&self) -> &'static str {
+        match self.kind {
+            LocalKind::Cache { inside: true } => "hub/",
+            LocalKind::Cache { inside: false } | LocalKind::Folder => "",
+        }
+    }
+
+    fn in_cache(
+        &self,
+        repo: &RepoId,
+        revision: Option<&str>,
+    ) -> Result<(RepoId, Listing), UpstreamError> {
+        let top = self.top(repo)?;
+        let mut unknown = UpstreamError::RepositoryUnknown(repo.clone());
+        for place in cache::find(&top, self.below(), repo)? {
+            let list = |commit| place.list(&top, commit, &self.ids, &self.stop);
+            let by_name = match revision.and_then(|text| text.parse().ok()) {
+                Some(commit) => Some(commit),
+                None => place.commit(revision)?,
+            };
+            let found = match by_name {
+                Some(commit) => list(commit)?.map(|listing| (commit, listing)),
+                None => None,
+            };
+            if let Some((commit, listing)) = found {
+                tracing::debug!(%repo, %commit, stands_for_it = %listing.commit, "what the cache has of a commit");
+                return Ok((place.repo, listing));
+            }
+            // It may be what stands for one.
+            if let Some(commit) = by_name {
+                for other in place.commits()? {
+                    if let Some(listing) = list(other)?.filter(|made| made.commit == commit) {
+                        return Ok((place.repo, listing));
+                    }
+                }
+            }
+            unknown = no_revision(repo, revision.unwrap_or("main"));
+        }
+        Err(unknown)
+    }
+
+    /// The names of a cache's revisions, with the commits of the Hub that they mean.
+    fn cached_refs(&self, repo: &RepoId) -> Result<Vec<(String, Commit)>, UpstreamError> {
+        let places = cache::find(&self.top(repo)?, self.below(), repo)?;
+        if places.is_empty() {
+            return Err(UpstreamError::RepositoryUnknown(repo.clone()));
+        }
+        let mut all = Vec::new();
+        for place in places {
+            let here: BTreeSet<Commit> = place.commits()?.into_iter().collect();
+            let refs = place.refs()?.into_iter();
+            all.extend(refs.filter(|(_, commit)| here.contains(commit)));
+        }
+        Ok(all)
+    }
+
+    /// The commits of the Hub of which a cache has something, and those that stand for what it has.
+    fn cached_commits(&self, repo: &RepoId) -> Result<BTreeSet<Commit>, UpstreamError> {
+        let top = self.top(repo)?;
+        let mut all = BTreeSet::new();
+        for place in cache::find(&top, self.below(), repo)? {
+            for commit in place.commits()? {
+                if let Some(listing) = place.list(&top, commit, &self.ids, &self.stop)? {
+                    all.extend([commit, listing.commit]);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Upstream for Local {
+    fn resolve<'a>(
+        &'a self,
+        repo: &'a RepoId,
+        revision: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Resolved, UpstreamError>> {
+        async move {
+            let (repo, listing) = self.look(repo, revision).await?;
+            Ok(Resolved {
+                repo,
+                commit: listing.commit,
+                private: self.shelf.private,
+                gated: false,
+            })
+        }
+        .boxed()
+    }
+
+    fn access<'a>(&'a self, _: &'a RepoId) -> BoxFuture<'a, Result<Access, UpstreamError>> {
+        ready(Ok(Access::Granted)).boxed()
+    }
+
+    fn refs<'a>(&'a self, repo: &'a RepoId) -> BoxFuture<'a, Result<Refs, UpstreamError>> {
+        async move {
+            let branches = match self.shelf.kind {
+                LocalKind::Folder => {
+                    let (_, listing) = self.look(repo, None).await?;
+                    vec![(BRANCH.to_owned(), listing.commit)]
+                }
+                LocalKind::Cache { .. } => {
+                    let repo = repo.clone();
+                    self.blocking(move |shelf| shelf.cached_refs(&repo)).await?
+                }
+            };
+            Ok(Refs {
+                branches,
+                tags: Vec::new(),
+            })
+        }
+        .boxed()
+    }
+
+    fn commits<'a>(
+        &'a self,
+        repo: &'a RepoId,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Commit>, UpstreamError>> {
+        async move {
+            let known = match self.shelf.kind {
+                LocalKind::Folder => {
+                    let (_, listing) = self.look(repo, None).await?;
+                    BTreeSet::from([listing.commit])
+                }
+                LocalKind::Cache { .. } => {
+                    let repo = repo.clone();
+                    self.blocking(move |shelf| shelf.cached_commits(&repo)).await?
+                }
+            };
+            let begins = |commit: &Commit| commit.to_string().starts_with(prefix);
+            Ok(known.into_iter().filter(begins).collect())
+        }
+        .boxed()
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        repo: &'a RepoId,
+        commit: Commit,
+    ) -> BoxFuture<'a, Result<Snapshot, UpstreamError>> {
+        async move { Ok(self.listing(repo, commit).await?.snapshot.clone()) }.boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        file: &'a RemoteFile,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<ByteStream, UpstreamError>> {
+        async move {
+            if range.is_empty() {
+                return Ok(stream::empty().boxed());
+            }
+            let open = Arc::new(self.open(file).await?);
+            Ok(body(open, file.clone(), range))
+        }
+        .boxed()
+    }
+}
+
+/// The bytes of a range, a step at a time.
+fn body(open: Arc<File>, file: RemoteFile, range: Range<u64>) -> ByteStream {
+    let RemoteFile { repo, path, .. } = file;
+    let steps = stream::try_unfold(range.start, move |at| {
+        let (open, repo, path) = (Arc::clone(&open), repo.clone(), path.clone());
+        let len = STEP.min(range.end - at);
+        async move {
+            if len == 0 {
+                return Ok(None);
+            }
+            let read = tokio::task::spawn_blocking(move || {
+                read_at(&open, at, len).map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => changed(&repo, &path),
+                    _ => listing::unreadable(&repo, path.as_str(), &error),
+                })
+            });
+            let bytes = read.await.unwrap_or_else(|_| Err(lost()))?;
+            Ok(Some((bytes, at + len)))
+        }
+    });
+    steps.boxed()
+}
+
+fn read_at(file: &File, at: u64, len: u64) -> io::Result<Bytes> {
+    let mut bytes = BytesMut::zeroed(len as usize);
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(bytes.freeze())
+}
+
+impl Credentials for Local {
+    fn with_token(&self, _: Option<&Token>) -> Arc<dyn Upstream> {
+        Arc::new(self.clone())
+    }
+
+    fn knows<'a>(&'a self, _: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>> {
+        ready(Ok(false)).boxed()
+    }
+}
+
+fn no_revision(repo: &RepoId, revision: &str) -> UpstreamError {
+    UpstreamError::RevisionUnknown {
+        repo: repo.clone(),
+        revision: super::wire::clip(revision),
+    }
+}
+
+fn changed(repo: &RepoId, path: &FilePath) -> UpstreamError {
+    UpstreamError::Broken(format!("{path:?} of {repo} has changed since it was listed; ask again"))
+}
+
+fn lost() -> UpstreamError {
+    UpstreamError::Unavailable("looking at a local folder was given up".to_owned())
+}
+
+#[cfg(test)]
+mod tests;
