@@ -174,7 +174,8 @@ impl Upstream for Chain {
 }
 
 impl Credentials for Chain {
-    /// The token of somebody who asks goes to the first Hub of the list and to no other; the others are asked without one.
+    /// The token of somebody who asks goes to the first Hub of the list and to no other; the others are asked without one. It is always
+    /// strict: what the Hub does not show to that token may be private.
     fn with_token(&self, token: Option<&Token>) -> Arc<dyn Upstream> {
         let first = self.links.iter().position(|link| link.is_hub);
         let asked = self.links.iter().enumerate().map(|(at, link)| {
@@ -182,7 +183,7 @@ impl Credentials for Chain {
             link.credentials.with_token(token)
         });
         let asked = asked.collect();
-        Arc::new(Self::asking(Arc::clone(&self.links), self.strict, asked))
+        Arc::new(Self::asking(Arc::clone(&self.links), true, asked))
     }
 
     fn knows<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>> {

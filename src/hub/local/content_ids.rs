@@ -87,7 +87,8 @@ impl ContentIds {
         Ok(id)
     }
 
-    fn remember(&self, file: Facts, id: Digest) {
+    /// Writes down what a file hashes to.
+    pub(super) fn remember(&self, file: Facts, id: Digest) {
         self.with(|known| {
             if known.ids.len() >= CAPACITY || known.ids.insert(file, id) == Some(id) {
                 return;
