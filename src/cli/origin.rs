@@ -31,14 +31,16 @@ impl Origin {
             ));
         }
         let ids = Arc::new(ContentIds::new(settings.data_dir.join(CONTENT_IDS)));
-        let links = setups.iter().map(|setup| link(settings, setup, &hub, &ids));
-        let mut links = links.collect::<Result<Vec<_>, _>>()?;
+        let mut links = Vec::new();
+        for setup in setups {
+            links.extend(link(settings, setup, &hub, &ids)?);
+        }
         if settings.offline {
             // What no folder has may be in the cache.
             links.push(nobody(false));
         }
         match links.as_slice() {
-            [only] if setups[0].repositories.is_empty() => Ok(Self {
+            [only] if setups.iter().all(|setup| setup.repositories.is_empty()) => Ok(Self {
                 own: Arc::clone(&only.own),
                 credentials: Arc::clone(&only.credentials),
             }),
@@ -78,7 +80,7 @@ fn link(
     setup: &Setup,
     hub: &HubSettings,
     ids: &Arc<ContentIds>,
-) -> Result<Link, Failure> {
+) -> Result<Option<Link>, Failure> {
     let link = match &setup.address {
         Address::Hub(_) if settings.offline => nobody(true),
         Address::Hub(endpoint) => {
@@ -92,13 +94,16 @@ fn link(
             })?;
             to(Arc::new(client), true)
         }
-        Address::Folder(path) => to(Arc::new(folder(settings, setup, path, ids)?), false),
+        Address::Folder(path) => match folder(settings, setup, path, ids)? {
+            Some(folder) => to(Arc::new(folder), false),
+            None => return Ok(None),
+        },
     };
     let rules = setup.repositories.clone();
-    Ok(Link {
+    Ok(Some(Link {
         serves: Arc::new(move |repo| rules.check(repo).is_ok()),
         ..link
-    })
+    }))
 }
 
 fn to<T: Upstream + Credentials>(upstream: Arc<T>, is_hub: bool) -> Link {
@@ -115,16 +120,17 @@ fn nobody(is_hub: bool) -> Link {
     to(Arc::new(Offline), is_hub)
 }
 
-/// A folder on this machine. Those who put repositories into a folder meant to give them out; what is in a cache may be there because of
-/// a token.
+/// A folder on this machine; `None` if nobody may have what is in it. Those who put repositories into a folder meant to give them out;
+/// what is in a cache may be there because of a token, and nobody who asks can show that they have it.
 fn folder(
     settings: &Settings,
     setup: &Setup,
     path: &Path,
     ids: &Arc<ContentIds>,
-) -> Result<Local, Failure> {
+) -> Result<Option<Local>, Failure> {
+    let shown = path.display();
     let kind = LocalKind::of(path).map_err(|error| {
-        Failure::new(format!("cannot use the upstream {}", path.display()))
+        Failure::new(format!("cannot use the upstream {shown}"))
             .from(error)
             .next("--upstream wants a folder that the server's user may read, or an address such as https://huggingface.co")
     })?;
@@ -133,6 +139,16 @@ fn folder(
         LocalKind::Cache { .. } => ("a Hugging Face cache", settings.upstream.share_private),
     };
     let public = setup.public.unwrap_or(public);
-    tracing::info!(path = %path.display(), public, "the upstream is {what}");
-    Ok(Local::new(path.to_owned(), kind, !public, Arc::clone(ids)))
+    if !public && tells_apart(settings) {
+        const NEXT: &str = "upstream.share_private (in [[upstreams]]: public = true) gives all of it to whoever reaches the server; auth.mode htpasswd gives it to the users of a file";
+        let why = format!("the upstream {shown} is {what}, and may hold what only a token opened");
+        if settings.upstream.origins.len() == 1 {
+            return Err(Failure::new(why).next(NEXT));
+        }
+        tracing::warn!("{why}: it is passed over. {NEXT}");
+        return Ok(None);
+    }
+    tracing::info!(path = %shown, public, "the upstream is {what}");
+    let local = Local::new(path.to_owned(), kind, !public, Arc::clone(ids));
+    Ok(Some(local))
 }

@@ -36,4 +36,5 @@ mod rings;
 mod secrets;
 mod single_flight;
 mod tls;
+mod upstreams;
 mod waiting;

@@ -75,10 +75,12 @@ impl LocalKind {
     }
 }
 
-/// Repositories on this machine. Cheap to clone; they are the same whoever asks.
+/// Repositories on this machine. Cheap to clone.
 #[derive(Clone)]
 pub struct Local {
     shelf: Arc<Shelf>,
+    /// Whether it is asked by somebody else than the server's owner: no token of theirs opens what is private.
+    guest: bool,
     /// What still reads files when the last clone is gone ends.
     _stop: Arc<DropGuard>,
 }
@@ -102,7 +104,8 @@ type Question = (RepoId, Option<String>);
 type Answer = Result<(RepoId, Arc<Listing>), UpstreamError>;
 
 impl Local {
-    /// What is in `path`, which is `kind`. Everybody may read it, unless it is `private`. `ids` remembers what its files hash to.
+    /// What is in `path`, which is `kind`. Everybody may read it, unless it is `private`: then it is not there for those who ask with a
+    /// token of their own or without one. `ids` remembers what its files hash to.
     pub fn new(path: PathBuf, kind: LocalKind, private: bool, ids: Arc<ContentIds>) -> Self {
         let stop = CancellationToken::new();
         let shelf = Shelf {
@@ -120,6 +123,7 @@ impl Local {
         };
         Self {
             shelf: Arc::new(shelf),
+            guest: false,
             _stop: Arc::new(stop.drop_guard()),
         }
     }
@@ -127,6 +131,7 @@ impl Local {
     /// What a revision is now. Those who ask the same at once are told the same; what was begun goes on when they leave, so that they
     /// find it done when they come back.
     async fn look(&self, repo: &RepoId, revision: Option<&str>) -> Answer {
+        self.open_to_asker(repo)?;
         let shelf = Arc::clone(&self.shelf);
         let question = (repo.folded(), revision.map(str::to_owned));
         let asked = repo.clone();
@@ -145,8 +150,17 @@ impl Local {
         task.await.unwrap_or_else(|_| Err(lost()))
     }
 
+    /// Whether the asker may know of what is here.
+    fn open_to_asker(&self, repo: &RepoId) -> Result<(), UpstreamError> {
+        match self.guest && self.shelf.private {
+            true => Err(UpstreamError::RepositoryUnknown(repo.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// The listing of a commit that was told before.
     async fn listing(&self, repo: &RepoId, commit: Commit) -> Result<Arc<Listing>, UpstreamError> {
+        self.open_to_asker(repo)?;
         if let Some(made) = self.shelf.made.get(&(repo.folded(), commit)).await {
             return Ok(made);
         }
@@ -341,6 +355,7 @@ impl Upstream for Local {
                     vec![(BRANCH.to_owned(), listing.commit)]
                 }
                 LocalKind::Cache { .. } => {
+                    self.open_to_asker(repo)?;
                     let repo = repo.clone();
                     self.blocking(move |shelf| shelf.cached_refs(&repo)).await?
                 }
@@ -365,6 +380,7 @@ impl Upstream for Local {
                     BTreeSet::from([listing.commit])
                 }
                 LocalKind::Cache { .. } => {
+                    self.open_to_asker(repo)?;
                     let repo = repo.clone();
                     self.blocking(move |shelf| shelf.cached_commits(&repo)).await?
                 }
@@ -430,7 +446,10 @@ fn read_at(file: &File, at: u64, len: u64) -> io::Result<Bytes> {
 
 impl Credentials for Local {
     fn with_token(&self, _: Option<&Token>) -> Arc<dyn Upstream> {
-        Arc::new(self.clone())
+        Arc::new(Self {
+            guest: true,
+            ..self.clone()
+        })
     }
 
     fn knows<'a>(&'a self, _: &'a Token) -> BoxFuture<'a, Result<bool, UpstreamError>> {
