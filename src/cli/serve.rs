@@ -236,7 +236,11 @@ fn start_line(settings: &Settings, address: SocketAddr) -> String {
     };
     let listen = format!("{scheme}://{address}");
     let data = settings.data_dir.display().to_string();
-    let addresses = settings.upstream.origins.iter().map(|o| o.address.to_string());
+    let addresses = settings
+        .upstream
+        .origins
+        .iter()
+        .map(|o| o.address.to_string());
     let upstream = addresses.collect::<Vec<_>>().join(", ");
     let token = settings.upstream.has_token();
     match settings.log_format {

@@ -163,16 +163,23 @@ impl Block {
             value => Ok(value),
         };
         let is_folder = matches!(address, Address::Folder(_));
-        let named = only("token_file", !is_folder, "a folder is asked without a token")?;
+        let named = only(
+            "token_file",
+            !is_folder,
+            "a folder is asked without a token",
+        )?;
         let token = match (named, &address) {
-            (Some((line, file)), _) => {
-                Some(token::read_named(sources, place(*line, "token_file"), file)?)
-            }
+            (Some((line, file)), _) => Some(token::read_named(
+                sources,
+                place(*line, "token_file"),
+                file,
+            )?),
             // The user's own token is the Hub's, and goes to nobody else.
             (None, Address::Hub(endpoint)) if endpoint.is_hub() => token::find(sources)?,
             (None, _) => None,
         };
-        let why = "only a folder can be made public here; of others, the upstream says who may read what";
+        let why =
+            "only a folder can be made public here; of others, the upstream says who may read what";
         let public = match only("public", is_folder, why)? {
             Some((line, text)) => {
                 let switch: Result<Switch, _> = text.parse();
@@ -209,16 +216,16 @@ impl Block {
     }
 }
 
-/// An address, or a path: one that begins with `/`, `./`, `../` or `~`, or with `file://`.
+/// An address, or a path: one that begins with `/`, `./`, `../` or `~/`, or with `file://`.
 fn address(sources: &Sources, text: &str) -> Result<Address, String> {
     let text = text.trim();
     let path = match text.strip_prefix("file://") {
         Some(path) if path.starts_with('/') => Some(path),
         Some(_) => return Err("a file:// address has a path that begins with /".to_owned()),
-        None if matches!(text, "." | "..") => Some(text),
+        None if matches!(text, "." | ".." | "~") => Some(text),
         None => Some(text).filter(|t| {
             let begins = |with| t.starts_with(with);
-            begins("/") || begins("./") || begins("../") || begins("~")
+            begins("/") || begins("./") || begins("../") || begins("~/")
         }),
     };
     match path {

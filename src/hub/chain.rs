@@ -149,7 +149,13 @@ impl Upstream for Chain {
         repo: &'a RepoId,
         commit: Commit,
     ) -> BoxFuture<'a, Result<Snapshot, UpstreamError>> {
-        async move { self.home_of(repo, commit).await?.snapshot(repo, commit).await }.boxed()
+        async move {
+            self.home_of(repo, commit)
+                .await?
+                .snapshot(repo, commit)
+                .await
+        }
+        .boxed()
     }
 
     fn read<'a>(

@@ -123,7 +123,13 @@ impl Proxy {
         setup: Setup,
     ) -> Self {
         let upstream = Arc::new(upstream);
-        Self::run(upstream.clone(), upstream, setup, Folder::Given(folder.to_owned())).await
+        Self::run(
+            upstream.clone(),
+            upstream,
+            setup,
+            Folder::Given(folder.to_owned()),
+        )
+        .await
     }
 
     async fn run(

@@ -96,7 +96,10 @@ async fn a_folder_gives_the_layers_that_the_hub_gives() {
             assert_eq!(layers(&proxy, name, tag).await, same, "{name}:{tag}");
         }
     }
-    assert_eq!(proxy.files("org/demo", "main").await, wanted(&hub, "Org/Demo", "main"));
+    assert_eq!(
+        proxy.files("org/demo", "main").await,
+        wanted(&hub, "Org/Demo", "main")
+    );
     let missing = proxy.error("/v2/org/none/manifests/main").await;
     assert_eq!((missing.status, &*missing.code), (404, "NAME_UNKNOWN"));
     let missing = proxy.error("/v2/org/demo/manifests/v1").await;
@@ -136,8 +139,16 @@ async fn a_cache_gives_the_layers_that_the_hub_gives() {
     for tag in ["main", "latest", &sha, &sha[..10]] {
         assert_eq!(layers(&proxy, "org/demo", tag).await, same, "{tag}");
     }
-    assert_eq!(proxy.files("org/demo", "main").await, wanted(&hub, "Org/Demo", "main"));
-    let tags = proxy.get("/v2/org/demo/tags/list").await.text().await.expect("text");
+    assert_eq!(
+        proxy.files("org/demo", "main").await,
+        wanted(&hub, "Org/Demo", "main")
+    );
+    let tags = proxy
+        .get("/v2/org/demo/tags/list")
+        .await
+        .text()
+        .await
+        .expect("text");
     assert!(tags.contains(r#""tags":["main"]"#), "{tags}");
 }
 
@@ -146,21 +157,39 @@ async fn a_part_of_a_commit_is_never_taken_for_the_commit() {
     let hub = crate::harness::demo().await;
     let scratch = tempfile::tempdir().expect("a folder");
     let (top, data) = (scratch.path().join("hub"), scratch.path().join("data"));
-    cache(&hub, "Org/Demo", &top.join("models--Org--Demo"), &["config.json"]);
+    cache(
+        &hub,
+        "Org/Demo",
+        &top.join("models--Org--Demo"),
+        &["config.json"],
+    );
     let sha = hub.sha("Org/Demo", "main");
     let proxy = Proxy::start_over(local(&top, false), &data, fresh()).await;
     for tag in ["main", &sha] {
         let files = proxy.files("org/demo", tag).await;
-        assert_eq!(files.into_keys().collect::<Vec<_>>(), ["config.json"], "{tag}");
+        assert_eq!(
+            files.into_keys().collect::<Vec<_>>(),
+            ["config.json"],
+            "{tag}"
+        );
     }
     // More of it is downloaded: the commit by its name means that now.
-    cache(&hub, "Org/Demo", &top.join("models--Org--Demo"), &["README.md"]);
+    cache(
+        &hub,
+        "Org/Demo",
+        &top.join("models--Org--Demo"),
+        &["README.md"],
+    );
     assert_eq!(proxy.files("org/demo", &sha).await.len(), 2);
     proxy.stop().await;
     // The same data folder, now with the Hub.
     let online = Proxy::start_on_with(&hub, &data, fresh()).await;
     for tag in ["main", &sha] {
-        assert_eq!(online.files("org/demo", tag).await, wanted(&hub, "Org/Demo", "main"), "{tag}");
+        assert_eq!(
+            online.files("org/demo", tag).await,
+            wanted(&hub, "Org/Demo", "main"),
+            "{tag}"
+        );
     }
 }
 
@@ -231,9 +260,13 @@ async fn which(proxy: &Proxy, name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_upstream_that_has_a_repository_answers() {
-    let first = World::new().repo(model("org/both", "first")).repo(model("org/one", "first"));
+    let first = World::new()
+        .repo(model("org/both", "first"))
+        .repo(model("org/one", "first"));
     let first = Hub::start(first).await;
-    let second = World::new().repo(model("org/both", "second")).repo(model("org/two", "second"));
+    let second = World::new()
+        .repo(model("org/both", "second"))
+        .repo(model("org/two", "second"));
     let second = Hub::start(second).await;
     let scratch = tempfile::tempdir().expect("a folder");
     let top = scratch.path().join("top");
@@ -285,7 +318,9 @@ async fn an_upstream_that_does_not_answer_is_stood_in_for_by_no_other() {
 async fn names_and_tokens_go_only_where_they_are_meant_to_go() {
     let first = World::new().repo(model("own/m", "first").private().allow("hf_first"));
     let first = Hub::start(first).await;
-    let second = World::new().repo(model("org/m", "second")).user("hf_second", "somebody");
+    let second = World::new()
+        .repo(model("org/m", "second"))
+        .user("hf_second", "somebody");
     let second = Hub::start(second).await;
     let scratch = tempfile::tempdir().expect("a folder");
     let chain = Chain::new(
@@ -300,12 +335,18 @@ async fn names_and_tokens_go_only_where_they_are_meant_to_go() {
     assert_eq!(which(&proxy, "org/m").await, "second");
     assert_eq!(proxy.error("/v2/own/none/manifests/main").await.status, 404);
     assert_eq!(proxy.error("/v2/else/m/manifests/main").await.status, 404);
-    for (hub, other, token) in [(&first, "/org/", "hf_second"), (&second, "/own/", "hf_first")] {
+    for (hub, other, token) in [
+        (&first, "/org/", "hf_second"),
+        (&second, "/own/", "hf_first"),
+    ] {
         assert!(!hub.records().is_empty());
         for record in hub.records() {
             let told = format!("{record:?}");
             assert!(!told.contains(other) && !told.contains("else/m"), "{told}");
-            assert!(!record.authorization().unwrap_or_default().contains(token), "{told}");
+            assert!(
+                !record.authorization().unwrap_or_default().contains(token),
+                "{told}"
+            );
         }
     }
 }
@@ -369,7 +410,11 @@ async fn the_token_of_a_client_goes_to_the_first_hub_and_to_no_other() {
     let login = basic("x", "hf_in");
     for name in ["own/m", "org/m", "here/m"] {
         let path = format!("/v2/{name}/manifests/main");
-        assert_eq!(ask(&proxy, &path, login.as_deref()).await.status(), 200, "{name}");
+        assert_eq!(
+            ask(&proxy, &path, login.as_deref()).await.status(),
+            200,
+            "{name}"
+        );
         let wanted = if name == "own/m" { 401 } else { 200 };
         assert_eq!(ask(&proxy, &path, None).await.status(), wanted, "{name}");
     }
@@ -399,7 +444,10 @@ async fn what_is_in_a_private_folder_is_for_those_who_may_have_everything() {
             mode != Mode::Open,
         );
         let proxy = Proxy::start_over(chain, &data, telling_apart(mode.clone())).await;
-        let blobs = proxy.blobs().into_iter().map(|hex| format!("blobs/sha256:{hex}"));
+        let blobs = proxy
+            .blobs()
+            .into_iter()
+            .map(|hex| format!("blobs/sha256:{hex}"));
         for what in blobs.chain(["manifests/main".to_owned(), "tags/list".to_owned()]) {
             let path = format!("/v2/org/m/{what}");
             let answer = ask(&proxy, &path, login.as_deref()).await;
@@ -499,7 +547,10 @@ async fn a_path_as_the_upstream_is_served_also_offline() {
     write(top.join("org/m/which.txt"), b"folder");
     let path = top.display().to_string();
     let url = format!("file://{path}");
-    for flags in [["--upstream", &path, "--log=info"], ["--upstream", &url, "--offline"]] {
+    for flags in [
+        ["--upstream", &path, "--log=info"],
+        ["--upstream", &url, "--offline"],
+    ] {
         let server = Server::start(scratch.path(), "", &flags);
         assert_eq!(server.status("org/m").await, 200, "{flags:?}");
         assert_eq!(server.status("org/none").await, 404, "{flags:?}");
@@ -526,7 +577,11 @@ async fn the_file_lists_several_upstreams() {
     assert_eq!(server.status("org/m").await, 200, "with its token");
     assert_eq!(server.status("here/none").await, 404);
     server.stop();
-    assert!(hub.records().iter().all(|r| !format!("{r:?}").contains("here/")));
+    assert!(
+        hub.records()
+            .iter()
+            .all(|r| !format!("{r:?}").contains("here/"))
+    );
     // A flag names the one upstream that counts.
     let top = at("top");
     let server = Server::start(scratch.path(), &config, &["--upstream", &top]);
@@ -542,8 +597,14 @@ fn an_upstream_that_cannot_be_is_told_at_the_start() {
     let scratch = tempfile::tempdir().expect("a folder");
     let top = scratch.path().display().to_string();
     for (flags, words) in [
-        (vec!["--upstream", "/no/such/folder"], ["/no/such/folder", "No such file"]),
-        (vec!["--upstream", &top, "--auth-mode", "huggingface"], ["auth.mode huggingface", "[[upstreams]]"]),
+        (
+            vec!["--upstream", "/no/such/folder"],
+            ["/no/such/folder", "No such file"],
+        ),
+        (
+            vec!["--upstream", &top, "--auth-mode", "huggingface"],
+            ["auth.mode huggingface", "[[upstreams]]"],
+        ),
         (vec!["--upstream", "models"], ["--upstream", "./"]),
     ] {
         let output = command(scratch.path(), &flags).output().expect("it runs");
@@ -563,7 +624,10 @@ async fn a_cache_is_given_to_everybody_only_if_its_owner_says_so() {
     let far = ["--listen", "0.0.0.0:0", "--upstream", &path];
     let output = command(scratch.path(), &far).output().expect("it runs");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains("upstream.share_private"), "{told}");
+    assert!(
+        !output.status.success() && told.contains("upstream.share_private"),
+        "{told}"
+    );
     let list = format!("[[upstreams]]\nurl = \"{path}\"\npublic = true\n");
     let shared = ["--upstream-share-private", "--upstream", &path];
     for (config, flags) in [("", &shared[..]), (&list, &[])] {
@@ -583,5 +647,9 @@ async fn an_error_of_a_folder_tells_no_path_of_this_machine() {
     fs::rename(&top, scratch.path().join("away")).expect("renamed");
     let told = OciError::of(proxy.get("/v2/org/m/manifests/main").await).await;
     assert_eq!(told.status, 502);
-    assert!(!told.message.contains(&*scratch.path().to_string_lossy()), "{}", told.message);
+    assert!(
+        !told.message.contains(&*scratch.path().to_string_lossy()),
+        "{}",
+        told.message
+    );
 }

@@ -166,7 +166,14 @@ mod tests {
         symlink("b", at("a/folder")).expect("a link");
         let top = top(dir.path()).expect("the top");
         assert!(file_at(&top, "a/b/f").expect("looked").is_some());
-        for path in ["a/etc/passwd", "a/inside", "a/folder/f", "a/b", "none", "none/f"] {
+        for path in [
+            "a/etc/passwd",
+            "a/inside",
+            "a/folder/f",
+            "a/b",
+            "none",
+            "none/f",
+        ] {
             assert!(file_at(&top, path).expect(path).is_none(), "{path}");
         }
         assert!(folder_at(&top, "a/folder").expect("looked").is_none());

@@ -42,11 +42,7 @@ pub(super) fn is_repository(name: &str) -> bool {
 
 /// The folders that `repo` may mean, whose letters may be of any case, ascending by the bytes of their names. `below` is where they are
 /// from the top: nothing, or a folder with a slash.
-pub(super) fn find(
-    top: &OwnedFd,
-    below: &str,
-    repo: &RepoId,
-) -> Result<Vec<Place>, UpstreamError> {
+pub(super) fn find(top: &OwnedFd, below: &str, repo: &RepoId) -> Result<Vec<Place>, UpstreamError> {
     let failed = |error| unreadable(repo, "", &error);
     let all = match below.trim_end_matches('/') {
         "" => top.try_clone().map(Some),
@@ -58,7 +54,10 @@ pub(super) fn find(
     let wanted = format!("{}{}", kind(repo.kind()), repo.id().replace('/', "--"));
     let names = beneath::names(&all).map_err(failed)?.text;
     let mut places = Vec::new();
-    for name in names.into_iter().filter(|name| name.eq_ignore_ascii_case(&wanted)) {
+    for name in names
+        .into_iter()
+        .filter(|name| name.eq_ignore_ascii_case(&wanted))
+    {
         let id = name[kind(repo.kind()).len()..].replace("--", "/");
         let Ok(repo) = RepoId::new(repo.kind(), &id) else {
             continue;

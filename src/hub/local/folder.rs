@@ -89,8 +89,8 @@ pub(super) fn list(
     };
     let found = walk(repo, &opened, &is_bookkeeping)?;
     // An organisation's folder holds folders only.
-    let is_repository = repo.id().contains('/')
-        || found.iter().any(|file| !file.path.as_str().contains('/'));
+    let is_repository =
+        repo.id().contains('/') || found.iter().any(|file| !file.path.as_str().contains('/'));
     if found.is_empty() || !is_repository {
         return Ok(None);
     }
@@ -101,7 +101,8 @@ pub(super) fn list(
             facts,
         }),
         Item::Link(_) => {
-            let why = "it is a symbolic link, and those are not followed; put the file itself there";
+            let why =
+                "it is a symbolic link, and those are not followed; put the file itself there";
             Err(refused(repo, found.path.to_string(), why))
         }
         Item::Folder(_) | Item::Other => {

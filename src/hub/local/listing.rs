@@ -40,7 +40,9 @@ pub(super) struct Listing {
 impl Listing {
     /// Orders and checks the files, each given with where it is.
     pub(super) fn new(repo: &RepoId, files: Vec<(Entry, String)>) -> Result<Self, UpstreamError> {
-        let places = files.iter().map(|(file, place)| (file.path.clone(), place.clone()));
+        let places = files
+            .iter()
+            .map(|(file, place)| (file.path.clone(), place.clone()));
         let places = places.collect();
         let files = files.into_iter().map(|(file, _)| file).collect();
         let snapshot = Snapshot::new(files).map_err(|error| content(repo, error))?;
@@ -199,7 +201,9 @@ pub(super) fn identify(
         let mut made = vec![work()];
         made.extend(others.into_iter().map(|thread| {
             thread.join().unwrap_or_else(|_| {
-                Err(UpstreamError::Broken("reading files failed by a defect".to_owned()))
+                Err(UpstreamError::Broken(
+                    "reading files failed by a defect".to_owned(),
+                ))
             })
         }));
         made
@@ -219,7 +223,9 @@ fn learn(
 ) -> Result<Digest, UpstreamError> {
     let path = file.path.as_str();
     let changing = || {
-        UpstreamError::Unavailable(format!("{path:?} of {repo} is being written; ask again later"))
+        UpstreamError::Unavailable(format!(
+            "{path:?} of {repo} is being written; ask again later"
+        ))
     };
     let open = beneath::file_at(top.as_fd(), &file.place);
     let open = open.map_err(|error| unreadable(repo, path, &error))?;
@@ -227,7 +233,9 @@ fn learn(
     match ids.learn(&mut open, stop) {
         Ok(id) if beneath::facts(&open).is_ok_and(|facts| facts == file.facts) => Ok(id),
         Ok(_) | Err(NoId::Changing) => Err(changing()),
-        Err(NoId::Stopped) => Err(UpstreamError::Unavailable("the server is stopping".to_owned())),
+        Err(NoId::Stopped) => Err(UpstreamError::Unavailable(
+            "the server is stopping".to_owned(),
+        )),
         Err(NoId::Io(error)) => Err(unreadable(repo, path, &error)),
     }
 }

@@ -197,7 +197,9 @@ impl Local {
         self.blocking(move |shelf| {
             let failed = |error: io::Error| listing::unreadable(&repo, path.as_str(), &error);
             let top = shelf.top(&repo)?;
-            let open = beneath::file_at(&top, &place).map_err(failed)?.ok_or(gone)?;
+            let open = beneath::file_at(&top, &place)
+                .map_err(failed)?
+                .ok_or(gone)?;
             match open.metadata().map_err(failed)?.len() == size {
                 true => Ok(open),
                 false => Err(changed(&repo, &path)),
@@ -382,7 +384,8 @@ impl Upstream for Local {
                 LocalKind::Cache { .. } => {
                     self.open_to_asker(repo)?;
                     let repo = repo.clone();
-                    self.blocking(move |shelf| shelf.cached_commits(&repo)).await?
+                    self.blocking(move |shelf| shelf.cached_commits(&repo))
+                        .await?
                 }
             };
             let begins = |commit: &Commit| commit.to_string().starts_with(prefix);
@@ -465,7 +468,9 @@ fn no_revision(repo: &RepoId, revision: &str) -> UpstreamError {
 }
 
 fn changed(repo: &RepoId, path: &FilePath) -> UpstreamError {
-    UpstreamError::Broken(format!("{path:?} of {repo} has changed since it was listed; ask again"))
+    UpstreamError::Broken(format!(
+        "{path:?} of {repo} has changed since it was listed; ask again"
+    ))
 }
 
 fn lost() -> UpstreamError {

@@ -49,7 +49,10 @@ async fn files(local: &Local, name: &str) -> Result<BTreeMap<String, String>, Up
             bytes.extend_from_slice(&part?);
         }
         assert!(entry.content.is_of(&bytes), "{file:?}");
-        files.insert(entry.path.to_string(), String::from_utf8(bytes).expect("text"));
+        files.insert(
+            entry.path.to_string(),
+            String::from_utf8(bytes).expect("text"),
+        );
     }
     Ok(files)
 }
@@ -80,12 +83,32 @@ async fn a_folder_has_what_lies_in_it_but_for_bookkeeping() {
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     assert_eq!(names, [".gitattributes", "a", "sub/.git"]);
     assert_eq!(found["a"], "Org/Model/a");
-    let resolved = local.resolve(&repo("org/model"), Some("main")).await.expect("resolved");
+    let resolved = local
+        .resolve(&repo("org/model"), Some("main"))
+        .await
+        .expect("resolved");
     assert_eq!(resolved.repo, repo("Org/Model"));
     assert_eq!(files(&local, "gpt2").await.expect("a model").len(), 1);
-    assert!(files(&local, "datasets/org/data").await.expect("data").contains_key("d"));
-    assert!(files(&local, "spaces/org/app").await.expect("a space").contains_key("s"));
-    for none in ["org", "org/none", "none/model", "datasets/org", "gpt2/sub", "datasets"] {
+    assert!(
+        files(&local, "datasets/org/data")
+            .await
+            .expect("data")
+            .contains_key("d")
+    );
+    assert!(
+        files(&local, "spaces/org/app")
+            .await
+            .expect("a space")
+            .contains_key("s")
+    );
+    for none in [
+        "org",
+        "org/none",
+        "none/model",
+        "datasets/org",
+        "gpt2/sub",
+        "datasets",
+    ] {
         assert!(unknown(&local, none).await, "{none}");
     }
 }
@@ -104,13 +127,23 @@ async fn the_commit_is_that_of_the_content_wherever_and_whenever() {
     };
     let first = commit(&top).await;
     assert_eq!(first, commit(&elsewhere).await);
-    assert_eq!(first.to_string(), "2b36428e78b15e8ec93e89383682670c01a76991");
+    assert_eq!(
+        first.to_string(),
+        "2b36428e78b15e8ec93e89383682670c01a76991"
+    );
     write(&top, "org/m/a", "ONE");
     let second = commit(&top).await;
     assert_ne!(first, second);
-    let gone = local(&top).resolve(&repo("org/m"), Some(&first.to_string())).await;
-    assert!(matches!(gone, Err(UpstreamError::RevisionUnknown { .. })), "{gone:?}");
-    let begins = local(&top).commits(&repo("org/m"), &second.to_string()[..8]).await;
+    let gone = local(&top)
+        .resolve(&repo("org/m"), Some(&first.to_string()))
+        .await;
+    assert!(
+        matches!(gone, Err(UpstreamError::RevisionUnknown { .. })),
+        "{gone:?}"
+    );
+    let begins = local(&top)
+        .commits(&repo("org/m"), &second.to_string()[..8])
+        .await;
     assert_eq!(begins, Ok(vec![second]));
     write(&top, "org/m/a", "one");
     assert_eq!(commit(&top).await, first);
@@ -125,8 +158,14 @@ async fn links_out_of_a_repository_are_refused_and_links_to_one_are_not_there() 
     symlink("../other/m", top.join("org/linked")).expect("a link");
     symlink("other", top.join("alias")).expect("a link");
     let local = local(&top);
-    let told = files(&local, "org/m").await.expect_err("refused").to_string();
-    assert!(told.contains("\"passwd\"") && told.contains("symbolic link"), "{told}");
+    let told = files(&local, "org/m")
+        .await
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        told.contains("\"passwd\"") && told.contains("symbolic link"),
+        "{told}"
+    );
     assert!(unknown(&local, "org/linked").await);
     assert!(unknown(&local, "alias/m").await);
 }
@@ -148,7 +187,10 @@ async fn a_file_that_becomes_a_link_after_the_listing_is_not_followed() {
     fs::remove_file(top.join("org/m/a")).expect("removed");
     symlink("../../secret", top.join("org/m/a")).expect("a link");
     let read = local.read(&file, 0..3).await.err();
-    assert!(matches!(read, Some(UpstreamError::FileUnknown { .. })), "{read:?}");
+    assert!(
+        matches!(read, Some(UpstreamError::FileUnknown { .. })),
+        "{read:?}"
+    );
 }
 
 #[tokio::test]
@@ -161,7 +203,10 @@ async fn what_is_remembered_is_not_read_again() {
     ids.remember(facts, Digest::of(b"something else"));
     let local = local(&top);
     let resolved = local.resolve(&repo("org/m"), None).await.expect("resolved");
-    let snapshot = local.snapshot(&resolved.repo, resolved.commit).await.expect("a listing");
+    let snapshot = local
+        .snapshot(&resolved.repo, resolved.commit)
+        .await
+        .expect("a listing");
     let id = ContentId::Sha256(Digest::of(b"something else"));
     assert_eq!(snapshot.files()[0].content, id);
 }
@@ -174,7 +219,10 @@ async fn a_folder_that_cannot_be_opened_is_an_outage_and_no_missing_repository()
     fs::rename(&top, top.with_extension("away")).expect("renamed");
     let told = local.resolve(&repo("org/m"), None).await.expect_err("none");
     assert!(told.is_outage(), "{told}");
-    assert!(!told.to_string().contains(&top.display().to_string()), "{told}");
+    assert!(
+        !told.to_string().contains(&top.display().to_string()),
+        "{told}"
+    );
 }
 
 /// A file of a cache: the blob, and the link to it.
@@ -201,7 +249,11 @@ async fn a_cache_is_read_by_the_names_of_its_blobs() {
     let sha256 = Digest::of(b"weights").hex();
     cached(&top, ONE, "sub/hello", HELLO, "hello");
     cached(&top, ONE, "model.bin", &sha256, "weights");
-    write(&top, &format!("models--Org--M/snapshots/{ONE}/copied"), "no link");
+    write(
+        &top,
+        &format!("models--Org--M/snapshots/{ONE}/copied"),
+        "no link",
+    );
     link(&top, ONE, "gone", &format!("blobs/{TWO}"));
     write(&top, "models--Org--M/refs/main", ONE);
     write(&top, "models--Org--M/refs/refs/pr/1", ONE);
@@ -216,11 +268,18 @@ async fn a_cache_is_read_by_the_names_of_its_blobs() {
     assert_eq!(main.repo, repo("Org/M"));
     assert_ne!(main.commit.to_string(), ONE, "a part is not the whole");
     for same in ["main", "refs/pr/1", ONE, &main.commit.to_string()] {
-        assert_eq!(local.resolve(&id, Some(same)).await.as_ref(), Ok(&main), "{same}");
+        assert_eq!(
+            local.resolve(&id, Some(same)).await.as_ref(),
+            Ok(&main),
+            "{same}"
+        );
     }
     for none in ["nowhere", "none", TWO, "../../refs/main", ""] {
         let told = local.resolve(&id, Some(none)).await;
-        assert!(matches!(told, Err(UpstreamError::RevisionUnknown { .. })), "{none}");
+        assert!(
+            matches!(told, Err(UpstreamError::RevisionUnknown { .. })),
+            "{none}"
+        );
     }
     let refs = local.refs(&id).await.expect("refs").branches;
     let refs: Vec<&str> = refs.iter().map(|(name, _)| name.as_str()).collect();
@@ -238,25 +297,41 @@ async fn a_cache_in_its_home_folder_is_found_and_what_lies_beside_is_no_reposito
     write(&top, "xet/logs/log", "x");
     let local = local(&top);
     assert_eq!(local.shelf.kind, LocalKind::Cache { inside: true });
-    assert_eq!(files(&local, "org/m").await.expect("a model")["hello"], "hello");
+    assert_eq!(
+        files(&local, "org/m").await.expect("a model")["hello"],
+        "hello"
+    );
     assert!(unknown(&local, "xet/logs").await && unknown(&local, "hub").await);
 }
 
 #[tokio::test]
 async fn a_link_of_a_cache_that_leads_elsewhere_is_refused() {
-    for to in ["../../secret", "blobs/../../../secret", "blobs/..", "blobs/", "refs/main"] {
+    for to in [
+        "../../secret",
+        "blobs/../../../secret",
+        "blobs/..",
+        "blobs/",
+        "refs/main",
+    ] {
         let (_dir, top) = scratch();
         write(&top, "secret", "x");
         write(&top, "models--Org--M/refs/main", ONE);
         cached(&top, ONE, "hello", HELLO, "hello");
         link(&top, ONE, "bad", to);
-        let told = files(&local(&top), "org/m").await.expect_err(to).to_string();
+        let told = files(&local(&top), "org/m")
+            .await
+            .expect_err(to)
+            .to_string();
         assert!(told.contains("\"bad\""), "{told}");
     }
     // Where the blob itself is a link, there is none.
     let (_dir, top) = scratch();
     cached(&top, ONE, "hello", HELLO, "hello");
-    symlink("/etc/passwd", top.join(format!("models--Org--M/blobs/{TWO}"))).expect("a link");
+    symlink(
+        "/etc/passwd",
+        top.join(format!("models--Org--M/blobs/{TWO}")),
+    )
+    .expect("a link");
     link(&top, ONE, "bad", &format!("blobs/{TWO}"));
     let found = files(&local(&top), "org/m").await.expect("a model");
     assert_eq!(found.into_keys().collect::<Vec<_>>(), ["hello"]);
