@@ -6,11 +6,8 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-use tokio_util::sync::CancellationToken;
-
 use super::beneath::{self, Item};
-use super::content_ids::ContentIds;
-use super::listing::{Found, Listing, Unhashed, identify, refused, unreadable, walk};
+use super::listing::{Found, Listing, Reading, Unhashed, identify, refused, unreadable, walk};
 use crate::hub::UpstreamError;
 use crate::oci::{Digest, unhex};
 use crate::repo::{Commit, ContentId, Entry, FilePath, RepoId, RepoKind};
@@ -144,10 +141,8 @@ impl Place {
     /// The files of a commit, as far as they are here; `None` if none are.
     pub(super) fn list(
         &self,
-        top: &OwnedFd,
+        reading: Reading<'_>,
         commit: Commit,
-        ids: &ContentIds,
-        stop: &CancellationToken,
     ) -> Result<Option<Listing>, UpstreamError> {
         let below = format!("snapshots/{commit}");
         let folder = beneath::folder_at(&self.folder, &below).map_err(|e| self.failed(&e))?;
@@ -176,7 +171,7 @@ impl Place {
                 }
             }
         }
-        listed.extend(identify(&self.repo, top, unhashed, ids, stop)?);
+        listed.extend(identify(&self.repo, reading, unhashed)?);
         if listed.is_empty() {
             return Ok(None);
         }

@@ -1,13 +1,11 @@
 //! A folder of repositories: `ORG/NAME` (or `NAME`) for models, the same below `datasets` and `spaces`. Each has one revision, its default
 //! branch, which is what its files are now.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
-use tokio_util::sync::CancellationToken;
-
 use super::beneath::{self, Item};
-use super::content_ids::ContentIds;
-use super::listing::{Listing, Unhashed, identify, refused, unreadable, walk};
+use super::listing::{Listing, Reading, Unhashed, identify, refused, unreadable, walk};
 use crate::hub::UpstreamError;
 use crate::repo::{RepoId, RepoKind};
 
@@ -24,33 +22,17 @@ pub(super) struct Place {
 
 /// The folders that `repo` may mean, whose letters may be of any case, ascending by the bytes of their names.
 pub(super) fn find(top: &OwnedFd, repo: &RepoId) -> Result<Vec<Place>, UpstreamError> {
-    let failed = |error| unreadable(repo, "", &error);
     let base = match repo.kind() {
         RepoKind::Model => "",
         RepoKind::Dataset => "datasets/",
         RepoKind::Space => "spaces/",
     };
     let mut at = vec![base.to_owned()];
-    for (part, name) in repo.id().split('/').enumerate() {
-        let reserved = |name: &str| {
-            part == 0 && repo.kind() == RepoKind::Model && matches!(name, "datasets" | "spaces")
-        };
+    for name in repo.id().split('/') {
         let mut next = Vec::new();
         for prefix in at {
-            let Some(folder) = open(top, &prefix).map_err(failed)? else {
-                continue;
-            };
-            let names = beneath::names(&folder).map_err(failed)?.text;
-            let same = |found: &String| found.eq_ignore_ascii_case(name) && !reserved(found);
-            for found in names.into_iter().filter(same) {
-                match beneath::item(&folder, &found).map_err(failed)? {
-                    Some(Item::Folder(_)) => next.push(format!("{prefix}{found}/")),
-                    Some(Item::Link(_)) => {
-                        tracing::warn!(%repo, "a link stands where the repository's folder would; links are not followed");
-                    }
-                    _ => {}
-                }
-            }
+            let inner = inner(top, &prefix, name, repo);
+            next.extend(inner.map_err(|error| unreadable(repo, "", &error))?);
         }
         at = next;
     }
@@ -67,8 +49,32 @@ pub(super) fn find(top: &OwnedFd, repo: &RepoId) -> Result<Vec<Place>, UpstreamE
     Ok(places)
 }
 
+/// The folders called `name`, in any case of its letters, at a prefix that is empty or ends with a slash; they end with one too.
+fn inner(top: &OwnedFd, prefix: &str, name: &str, repo: &RepoId) -> io::Result<Vec<String>> {
+    let Some(folder) = open(top, prefix)? else {
+        return Ok(Vec::new());
+    };
+    // Those of the other kinds are no organisations.
+    let reserved = |found: &str| prefix.is_empty() && matches!(found, "datasets" | "spaces");
+    let mut same = Vec::new();
+    // Names that are no text are not what is looked for.
+    for found in beneath::names(&folder)?.text {
+        if !found.eq_ignore_ascii_case(name) || reserved(&found) {
+            continue;
+        }
+        match beneath::item(&folder, &found)? {
+            Some(Item::Folder(_)) => same.push(format!("{prefix}{found}/")),
+            Some(Item::Link(_)) => {
+                tracing::warn!(%repo, "a link stands where the repository's folder would; links are not followed");
+            }
+            _ => {}
+        }
+    }
+    Ok(same)
+}
+
 /// Opens a prefix that is empty or ends with a slash.
-fn open(top: &OwnedFd, prefix: &str) -> std::io::Result<Option<OwnedFd>> {
+fn open(top: &OwnedFd, prefix: &str) -> io::Result<Option<OwnedFd>> {
     match prefix.trim_end_matches('/') {
         "" => top.try_clone().map(Some),
         path => beneath::folder_at(top, path),
@@ -76,14 +82,10 @@ fn open(top: &OwnedFd, prefix: &str) -> std::io::Result<Option<OwnedFd>> {
 }
 
 /// The files of a repository; `None` if there are none, or if it is only a folder of others.
-pub(super) fn list(
-    top: &OwnedFd,
-    place: &Place,
-    ids: &ContentIds,
-    stop: &CancellationToken,
-) -> Result<Option<Listing>, UpstreamError> {
+pub(super) fn list(reading: Reading<'_>, place: &Place) -> Result<Option<Listing>, UpstreamError> {
     let Place { repo, folder } = place;
-    let opened = beneath::folder_at(top, folder).map_err(|error| unreadable(repo, "", &error))?;
+    let opened =
+        beneath::folder_at(reading.top, folder).map_err(|error| unreadable(repo, "", &error))?;
     let Some(opened) = opened else {
         return Ok(None);
     };
@@ -111,6 +113,6 @@ pub(super) fn list(
         }
     });
     let files = files.collect::<Result<Vec<_>, _>>()?;
-    let files = identify(repo, top, files, ids, stop)?;
+    let files = identify(repo, reading, files)?;
     Listing::new(repo, files).map(Some)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -150,30 +150,28 @@ pub(super) struct Unhashed {
     pub place: String,
 }
 
+/// What is needed to know files by their content.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    pub top: &'a OwnedFd,
+    pub ids: &'a ContentIds,
+    pub stop: &'a CancellationToken,
+}
+
 /// Gives each file its content id: the one that is remembered, or one made by reading it. Blocks for as long as that takes.
 ///
 /// The id is the SHA-256, as the Hub has it for LFS files, also where the Hub would have git's. That only decides which recipes are equal:
 /// the bytes of a layer depend on paths, sizes and contents alone.
 pub(super) fn identify(
     repo: &RepoId,
-    top: &OwnedFd,
+    reading: Reading<'_>,
     files: Vec<Unhashed>,
-    ids: &ContentIds,
-    stop: &CancellationToken,
 ) -> Result<Vec<(Entry, String)>, UpstreamError> {
-    let entry = |file: Unhashed, id: Digest| {
-        let entry = Entry {
-            path: file.path,
-            size: file.facts.size,
-            content: ContentId::Sha256(id),
-        };
-        (entry, file.place)
-    };
     let mut done = Vec::with_capacity(files.len());
     let mut new = Vec::new();
     for file in files {
-        match ids.known(&file.facts) {
-            Some(id) => done.push(entry(file, id)),
+        match reading.ids.known(&file.facts) {
+            Some(id) => done.push(file.with(id)),
             None => new.push(file),
         }
     }
@@ -181,61 +179,77 @@ pub(super) fn identify(
     if bytes >= LONG {
         tracing::info!(%repo, files = new.len(), bytes, "reading what is new on disk, to know it by its content");
     }
+    done.extend(learn_all(repo, reading, new)?);
+    Ok(done)
+}
+
+impl Unhashed {
+    fn with(self, id: Digest) -> (Entry, String) {
+        let entry = Entry {
+            path: self.path,
+            size: self.facts.size,
+            content: ContentId::Sha256(id),
+        };
+        (entry, self.place)
+    }
+}
+
+/// Hashes files, a few at once.
+fn learn_all(
+    repo: &RepoId,
+    reading: Reading<'_>,
+    files: Vec<Unhashed>,
+) -> Result<Vec<(Entry, String)>, UpstreamError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = AT_ONCE.min(cores).min(new.len());
-    let left = Mutex::new(new.into_iter());
+    let threads = AT_ONCE.min(cores).min(files.len());
+    let left = Mutex::new(files.into_iter());
     let failed = AtomicBool::new(false);
     let work = || {
         let mut made = Vec::new();
         while !failed.load(Ordering::Relaxed) {
             let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(file) = next else { break };
-            let id = learn(repo, top, &file, ids, stop);
+            let id = learn(repo, reading, &file);
             let id = id.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
-            made.push(entry(file, id));
+            made.push(file.with(id));
         }
         Ok(made)
     };
+    let defect = |_| {
+        let what = "reading files failed by a defect";
+        Err(UpstreamError::Broken(what.to_owned()))
+    };
     let made: Vec<Result<Vec<_>, UpstreamError>> = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut made = vec![work()];
-        made.extend(others.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|_| {
-                Err(UpstreamError::Broken(
-                    "reading files failed by a defect".to_owned(),
-                ))
-            })
-        }));
-        made
+        let own = work();
+        let others = others
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(defect));
+        std::iter::once(own).chain(others).collect()
     });
+    let mut all = Vec::new();
     for made in made {
-        done.extend(made?);
+        all.extend(made?);
     }
-    Ok(done)
+    Ok(all)
 }
 
-fn learn(
-    repo: &RepoId,
-    top: &OwnedFd,
-    file: &Unhashed,
-    ids: &ContentIds,
-    stop: &CancellationToken,
-) -> Result<Digest, UpstreamError> {
+fn learn(repo: &RepoId, reading: Reading<'_>, file: &Unhashed) -> Result<Digest, UpstreamError> {
     let path = file.path.as_str();
     let changing = || {
-        UpstreamError::Unavailable(format!(
-            "{path:?} of {repo} is being written; ask again later"
-        ))
+        let what = format!("{path:?} of {repo} is being written; ask again later");
+        UpstreamError::Unavailable(what)
     };
-    let open = beneath::file_at(top.as_fd(), &file.place);
+    let open = beneath::file_at(reading.top, &file.place);
     let open = open.map_err(|error| unreadable(repo, path, &error))?;
     let mut open = open.ok_or_else(changing)?;
-    match ids.learn(&mut open, stop) {
+    match reading.ids.learn(&mut open, reading.stop) {
         Ok(id) if beneath::facts(&open).is_ok_and(|facts| facts == file.facts) => Ok(id),
         Ok(_) | Err(NoId::Changing) => Err(changing()),
-        Err(NoId::Stopped) => Err(UpstreamError::Unavailable(
-            "the server is stopping".to_owned(),
-        )),
+        Err(NoId::Stopped) => {
+            let what = "the server is stopping";
+            Err(UpstreamError::Unavailable(what.to_owned()))
+        }
         Err(NoId::Io(error)) => Err(unreadable(repo, path, &error)),
     }
 }
