@@ -129,14 +129,14 @@ fn folder(
     ids: &Arc<ContentIds>,
 ) -> Result<Option<Local>, Failure> {
     let shown = path.display();
-    let kind = LocalKind::of(path).map_err(|error| {
+    let (kind, place) = LocalKind::of(path).map_err(|error| {
         Failure::new(format!("cannot use the upstream {shown}"))
             .from(error)
             .next("--upstream wants a folder that the server's user may read, or an address such as https://huggingface.co")
     })?;
     let (what, public) = match kind {
         LocalKind::Folder => ("a folder of repositories", true),
-        LocalKind::Cache { .. } => ("a Hugging Face cache", settings.upstream.share_private),
+        LocalKind::Cache => ("a Hugging Face cache", settings.upstream.share_private),
     };
     let public = setup.public.unwrap_or(public);
     if !public && tells_apart(settings) {
@@ -149,6 +149,6 @@ fn folder(
         return Ok(None);
     }
     tracing::info!(path = %shown, public, "the upstream is {what}");
-    let local = Local::new(path.to_owned(), kind, !public, Arc::clone(ids));
+    let local = Local::new(place, kind, !public, Arc::clone(ids));
     Ok(Some(local))
 }

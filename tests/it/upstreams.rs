@@ -34,7 +34,7 @@ fn fresh() -> Setup {
 }
 
 fn local(path: &Path, private: bool) -> Local {
-    let kind = LocalKind::of(path).expect("a folder");
+    let (kind, _) = LocalKind::of(path).expect("a folder");
     let ids = ContentIds::new(path.with_extension("content-ids"));
     Local::new(path.to_owned(), kind, private, Arc::new(ids))
 }

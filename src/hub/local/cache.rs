@@ -37,31 +37,28 @@ pub(super) fn is_repository(name: &str) -> bool {
     kinds.iter().any(|of| name.starts_with(kind(*of)))
 }
 
-/// The folders that `repo` may mean, whose letters may be of any case, ascending by the bytes of their names. `below` is where they are
-/// from the top: nothing, or a folder with a slash.
-pub(super) fn find(top: &OwnedFd, below: &str, repo: &RepoId) -> Result<Vec<Place>, UpstreamError> {
+/// The folders that `repo` may mean, whose letters may be of any case, ascending by the bytes of their names.
+pub(super) fn find(top: &OwnedFd, repo: &RepoId) -> Result<Vec<Place>, UpstreamError> {
     let failed = |error| unreadable(repo, "", &error);
-    let all = match below.trim_end_matches('/') {
-        "" => top.try_clone().map(Some),
-        path => beneath::folder_at(top, path),
-    };
-    let Some(all) = all.map_err(failed)? else {
-        return Ok(Vec::new());
-    };
     let wanted = format!("{}{}", kind(repo.kind()), repo.id().replace('/', "--"));
-    let names = beneath::names(&all).map_err(failed)?.text;
     let mut places = Vec::new();
-    for name in names
-        .into_iter()
-        .filter(|name| name.eq_ignore_ascii_case(&wanted))
-    {
+    for name in beneath::names(top).map_err(failed)?.text {
+        if !name.eq_ignore_ascii_case(&wanted) {
+            continue;
+        }
         let id = name[kind(repo.kind()).len()..].replace("--", "/");
-        let Ok(repo) = RepoId::new(repo.kind(), &id) else {
+        let Ok(found) = RepoId::new(repo.kind(), &id) else {
             continue;
         };
-        if let Some(folder) = beneath::folder(&all, &name).map_err(failed)? {
-            let path = format!("{below}{name}");
-            places.push(Place { repo, path, folder });
+        match beneath::folder(top, &name).map_err(failed)? {
+            Some(folder) => places.push(Place {
+                repo: found,
+                path: name,
+                folder,
+            }),
+            None => {
+                tracing::warn!(%repo, "a link stands where the repository's folder would; links are not followed");
+            }
         }
     }
     Ok(places)

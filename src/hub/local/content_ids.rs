@@ -18,7 +18,7 @@ use super::beneath::{Facts, facts};
 use crate::oci::Digest;
 
 /// Bytes read at once.
-const STEP: usize = 1 << 20;
+const STEP: usize = 256 << 10;
 
 /// The most files that are remembered.
 const CAPACITY: usize = 1_000_000;

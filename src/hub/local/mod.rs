@@ -18,6 +18,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, ready};
@@ -35,10 +36,14 @@ use crate::repo::{Commit, FilePath, RepoId, Snapshot};
 pub use content_ids::ContentIds;
 
 /// Bytes of one read.
-const STEP: u64 = 1 << 20;
+const STEP: u64 = 512 << 10;
 
-/// Repositories that are listed at once.
-const AT_ONCE: usize = 4;
+/// Repositories that are listed at once, and questions that may wait for that.
+const AT_ONCE: usize = 16;
+const WAITING: usize = 1024;
+
+/// How long those have to wait for whom there is no place.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// Files of the listings that are remembered, and listings.
 const REMEMBERED: u64 = 500_000;
@@ -51,27 +56,32 @@ const BRANCH: &str = "main";
 pub enum LocalKind {
     /// Repositories, as `ORG/NAME`, `datasets/ORG/NAME` and `spaces/ORG/NAME`.
     Folder,
-    /// A cache of the Hub's clients.
-    Cache {
-        /// Whether it is the folder `hub` in this one, as in `HF_HOME`.
-        inside: bool,
-    },
+    /// A cache of the Hub's clients: `models--ORG--NAME` and so on.
+    Cache,
 }
 
 impl LocalKind {
-    /// Looks at a folder. It is a cache if it has a folder of the form `models--ORG--NAME`, or a folder `hub` that has one, or if it is
-    /// called `hub` itself. Blocks.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let top = beneath::top(path)?;
-        let holds = |names: beneath::Names| names.text.iter().any(|n| cache::is_repository(n));
+    /// Looks at a folder: what it is, and where that is. It is a cache if it has a folder of the form `models--ORG--NAME`, if a folder `hub`
+    /// in it has one, which is the cache then, or if it is called `hub` itself. Blocks.
+    pub fn of(path: &Path) -> io::Result<(Self, PathBuf)> {
+        let holds = |path: &Path| {
+            let names = beneath::names(&beneath::top(path)?)?.text;
+            Ok(names.iter().any(|name| cache::is_repository(name)))
+        };
         let called = path.file_name().is_some_and(|name| name == "hub");
-        if called || holds(beneath::names(&top)?) {
-            return Ok(Self::Cache { inside: false });
+        if holds(path)? || called {
+            return Ok((Self::Cache, path.to_owned()));
         }
-        match beneath::folder(&top, "hub")? {
-            Some(hub) if holds(beneath::names(&hub)?) => Ok(Self::Cache { inside: true }),
-            _ => Ok(Self::Folder),
-        }
+        // It may be a link to where there is more room: that is its owner's word, as the path itself is.
+        let hub = path.join("hub");
+        let inside = holds(&hub).or_else(|error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
+            _ => Err(error),
+        });
+        Ok(match inside? {
+            true => (Self::Cache, hub),
+            false => (Self::Folder, path.to_owned()),
+        })
     }
 }
 
@@ -91,6 +101,7 @@ struct Shelf {
     private: bool,
     ids: Arc<ContentIds>,
     turns: Semaphore,
+    waiting: Arc<Semaphore>,
     /// The listings that are being made.
     flights: Cache<Question, Answer>,
     /// Those that were made, for the fills that go on with them.
@@ -114,6 +125,7 @@ impl Local {
             private,
             ids,
             turns: Semaphore::new(AT_ONCE),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             flights: Cache::builder().build(),
             made: Cache::builder()
                 .max_capacity(REMEMBERED)
@@ -135,7 +147,12 @@ impl Local {
         let shelf = Arc::clone(&self.shelf);
         let question = (repo.folded(), revision.map(str::to_owned));
         let asked = repo.clone();
+        let place = Arc::clone(&shelf.waiting).try_acquire_owned();
+        let place = place.map_err(|_| UpstreamError::RateLimited {
+            retry_after: Some(BUSY),
+        })?;
         let task = tokio::spawn(async move {
+            let _place = place;
             let (repo, revision) = question.clone();
             let list = Arc::clone(&shelf).list(asked, revision);
             let answer = shelf.flights.get_with(question.clone(), list).await;
@@ -218,7 +235,7 @@ impl Shelf {
         let listed = tokio::task::spawn_blocking(move || {
             let (found, listing) = match shelf.kind {
                 LocalKind::Folder => shelf.in_folder(&repo, revision.as_deref()),
-                LocalKind::Cache { .. } => shelf.in_cache(&repo, revision.as_deref()),
+                LocalKind::Cache => shelf.in_cache(&repo, revision.as_deref()),
             }?;
             Ok((found, Arc::new(listing)))
         });
@@ -255,7 +272,7 @@ impl Upstream for Local {
                     let (_, listing) = self.look(repo, None).await?;
                     vec![(BRANCH.to_owned(), listing.commit)]
                 }
-                LocalKind::Cache { .. } => {
+                LocalKind::Cache => {
                     self.open_to_asker(repo)?;
                     let repo = repo.clone();
                     self.blocking(move |shelf| shelf.cached_refs(&repo)).await?
@@ -280,7 +297,7 @@ impl Upstream for Local {
                     let (_, listing) = self.look(repo, None).await?;
                     BTreeSet::from([listing.commit])
                 }
-                LocalKind::Cache { .. } => {
+                LocalKind::Cache => {
                     self.open_to_asker(repo)?;
                     let repo = repo.clone();
                     self.blocking(move |shelf| shelf.cached_commits(&repo))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use super::listing::{Listing, Reading};
-use super::{BRANCH, LocalKind, Shelf, beneath, cache, folder, no_revision};
+use super::{BRANCH, Shelf, beneath, cache, folder, no_revision};
 use crate::hub::UpstreamError;
 use crate::repo::{Commit, RepoId};
 
@@ -47,14 +47,6 @@ impl Shelf {
         Err(UpstreamError::RepositoryUnknown(repo.clone()))
     }
 
-    /// Where the repositories of a cache are, from the top.
-    const fn below(&self) -> &'static str {
-        match self.kind {
-            LocalKind::Cache { inside: true } => "hub/",
-            LocalKind::Cache { inside: false } | LocalKind::Folder => "",
-        }
-    }
-
     pub(super) fn in_cache(
         &self,
         repo: &RepoId,
@@ -62,7 +54,7 @@ impl Shelf {
     ) -> Result<(RepoId, Listing), UpstreamError> {
         let top = self.top(repo)?;
         let mut unknown = UpstreamError::RepositoryUnknown(repo.clone());
-        for place in cache::find(&top, self.below(), repo)? {
+        for place in cache::find(&top, repo)? {
             let list = |commit| place.list(self.reading(&top), commit);
             let by_name = match revision.and_then(|text| text.parse().ok()) {
                 Some(commit) => Some(commit),
@@ -94,7 +86,7 @@ impl Shelf {
         &self,
         repo: &RepoId,
     ) -> Result<Vec<(String, Commit)>, UpstreamError> {
-        let places = cache::find(&self.top(repo)?, self.below(), repo)?;
+        let places = cache::find(&self.top(repo)?, repo)?;
         if places.is_empty() {
             return Err(UpstreamError::RepositoryUnknown(repo.clone()));
         }
@@ -111,7 +103,7 @@ impl Shelf {
     pub(super) fn cached_commits(&self, repo: &RepoId) -> Result<BTreeSet<Commit>, UpstreamError> {
         let top = self.top(repo)?;
         let mut all = BTreeSet::new();
-        for place in cache::find(&top, self.below(), repo)? {
+        for place in cache::find(&top, repo)? {
             for commit in place.commits()? {
                 if let Some(listing) = place.list(self.reading(&top), commit)? {
                     all.extend([commit, listing.commit]);

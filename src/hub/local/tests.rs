@@ -17,9 +17,9 @@ fn write(top: &Path, path: &str, text: &str) {
 }
 
 fn local(top: &Path) -> Local {
-    let kind = LocalKind::of(top).expect("a folder");
+    let (kind, path) = LocalKind::of(top).expect("a folder");
     let ids = ContentIds::new(top.join("../content-ids"));
-    Local::new(top.to_owned(), kind, false, Arc::new(ids))
+    Local::new(path, kind, false, Arc::new(ids))
 }
 
 /// A folder of its own, and in it one for repositories.
@@ -259,7 +259,7 @@ async fn a_cache_is_read_by_the_names_of_its_blobs() {
     write(&top, "models--Org--M/refs/refs/pr/1", ONE);
     write(&top, "models--Org--M/refs/nowhere", TWO);
     let local = local(&top);
-    assert_eq!(local.shelf.kind, LocalKind::Cache { inside: false });
+    assert_eq!(local.shelf.kind, LocalKind::Cache);
     let found = files(&local, "org/m").await.expect("a model");
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     assert_eq!(names, ["copied", "model.bin", "sub/hello"]);
@@ -296,12 +296,17 @@ async fn a_cache_in_its_home_folder_is_found_and_what_lies_beside_is_no_reposito
     write(&top, "token", "hf_secret");
     write(&top, "xet/logs/log", "x");
     let local = local(&top);
-    assert_eq!(local.shelf.kind, LocalKind::Cache { inside: true });
+    assert_eq!(local.shelf.kind, LocalKind::Cache);
     assert_eq!(
         files(&local, "org/m").await.expect("a model")["hello"],
         "hello"
     );
     assert!(unknown(&local, "xet/logs").await && unknown(&local, "hub").await);
+    // Where there is more room.
+    fs::rename(top.join("hub"), top.with_extension("moved")).expect("moved");
+    symlink("../top.moved", top.join("hub")).expect("a link");
+    let local = self::local(&top);
+    assert_eq!(files(&local, "org/m").await.expect("a model").len(), 1);
 }
 
 #[tokio::test]
