@@ -3,7 +3,7 @@
 # the same layers as from the Hub.
 . "$(dirname "$0")/lib.sh"
 . "$E2E/hf-client.sh"
-need curl jq python3 unshare
+need curl jq python3 unshare nsenter ip
 need_hf
 need_root
 
@@ -40,7 +40,7 @@ for reference in org/model:main org/model:"$before" datasets/org/data:main space
 done
 stop "$PROXY_PID"
 stop "$HUB_PID"
-ls "$WORK/home/hub" | grep -q '^models--org--model$' || fail "the client's cache looks otherwise: $(ls "$WORK/home/hub")"
+[ -d "$WORK/home/hub/models--org--model/snapshots" ] || fail "the client's cache looks otherwise: $(find "$WORK/home" -maxdepth 3)"
 before_serving=$(find "$WORK/home" -printf '%y %P %s %T@ %l\n' | sort | sha256sum)
 
 # An empty network: its loopback is the only device, and there is no route.

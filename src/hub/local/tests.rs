@@ -357,3 +357,24 @@ async fn without_main_the_latest_revision_is_the_one_that_was_begun_last() {
     let found = files(&local(&top), "org/m").await.expect("a model");
     assert_eq!(found.into_keys().collect::<Vec<_>>(), ["newer"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_goes_on_when_the_one_who_asked_for_it_leaves() {
+    let (_dir, top) = scratch();
+    write(&top, "org/m/a", "one");
+    let id = repo("org/m");
+    let commit = local(&top)
+        .resolve(&id, None)
+        .await
+        .expect("resolved")
+        .commit;
+    let other = local(&top);
+    assert!(other.resolve(&id, None).now_or_never().is_none());
+    for _ in 0..1000 {
+        if other.shelf.made.get(&(id.folded(), commit)).await.is_some() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("nothing was listed");
+}
