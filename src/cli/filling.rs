@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Failure;
-use super::gate::Origin;
+use super::origin::Origin;
 use crate::config::Settings;
 use crate::fill::{FillSettings, Images};
 use crate::hub::HubSettings;
@@ -98,13 +98,11 @@ fn fill_settings(settings: &Settings) -> FillSettings {
     }
 }
 
-/// The Hub client's part of the settings. It serves all fills, so it may read as many bodies at once as their memory holds chunks.
+/// What all clients of the Hub have in common. Each serves all fills, so it may read as many bodies at once as their memory holds chunks.
 fn hub_settings(settings: &Settings) -> HubSettings {
     const CHUNK: u64 = 4 << 20;
     let chunks = usize::try_from(settings.fill.memory / CHUNK).unwrap_or(usize::MAX);
     HubSettings {
-        endpoint: settings.upstream.url.clone(),
-        token: settings.upstream.token.clone(),
         connections: chunks.max(settings.fill.connections),
         stall: settings.upstream.stall_timeout,
         connect: settings.upstream.connect_timeout,

@@ -10,6 +10,7 @@ mod health;
 mod listing;
 mod look;
 mod manage;
+mod origin;
 mod pin;
 mod pull;
 mod rm;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::Failure;
 use super::flags::SettingFlags;
 use super::{filling, gate};
-use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
+use crate::config::{Address, ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
 use crate::control::{Context, Control};
 use crate::fill::{Images, Prefetch, Upkeep};
 use crate::registry::{Registry, RegistrySettings};
@@ -217,20 +217,27 @@ fn announce(settings: &Settings, address: SocketAddr) {
     let _ = writeln!(std::io::stderr(), "{line}");
 
     gate::warn(settings, address);
-    let upstream = &settings.upstream;
-    if upstream.token.is_some() && in_the_clear(&upstream.url.to_string()) {
-        tracing::warn!("the Hub token goes to {} unencrypted", upstream.url);
+    for origin in &settings.upstream.origins {
+        let exposed = origin.endpoint().filter(|hub| hub.is_exposed());
+        if let (Some(hub), true) = (exposed, origin.token.is_some()) {
+            tracing::warn!("the Hub token goes to {hub} unencrypted");
+        }
     }
 }
 
-/// Whether what is sent to `address` crosses a network without TLS.
-fn in_the_clear(address: &str) -> bool {
-    let Some(rest) = address.strip_prefix("http://") else {
-        return false;
-    };
-    let host = rest.split(['/', '?']).next().unwrap_or(rest);
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-    !matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+/// The upstreams that are asked, each with how.
+fn asked(settings: &Settings) -> String {
+    let origins = settings.upstream.origins.iter();
+    let asked = origins.filter_map(|origin| match (&origin.address, settings.offline) {
+        (Address::Folder(path), _) => Some(format!("{} (folder)", path.display())),
+        (Address::Hub(_), true) => None,
+        (Address::Hub(hub), false) if origin.token.is_some() => Some(format!("{hub} (with token)")),
+        (Address::Hub(hub), false) => Some(format!("{hub} (anonymous)")),
+    });
+    match asked.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "none (offline)".to_owned(),
+        asked => asked,
+    }
 }
 
 fn start_line(settings: &Settings, address: SocketAddr) -> String {
@@ -242,15 +249,16 @@ fn start_line(settings: &Settings, address: SocketAddr) -> String {
     };
     let listen = format!("{scheme}://{address}");
     let data = settings.data_dir.display().to_string();
-    let upstream = settings.upstream.url.to_string();
-    let token = settings.upstream.token.is_some();
+    let addresses = settings
+        .upstream
+        .origins
+        .iter()
+        .map(|o| o.address.to_string());
+    let upstream = addresses.collect::<Vec<_>>().join(", ");
+    let token = settings.upstream.has_token();
     match settings.log_format {
         LogFormat::Text => {
-            let who = match (settings.offline, token) {
-                (true, _) => "none (offline)".to_owned(),
-                (false, true) => format!("{upstream} (with token)"),
-                (false, false) => format!("{upstream} (anonymous)"),
-            };
+            let who = asked(settings);
             format!("hf-oci {version} listening on {listen} · data {data} · upstream {who}")
         }
         LogFormat::Json => {

@@ -8,6 +8,7 @@ mod keys;
 mod rules;
 mod source;
 mod token;
+mod upstreams;
 mod value;
 
 use std::fmt::Display;
@@ -19,11 +20,11 @@ use std::time::Duration;
 
 pub use keys::{KEYS, Key, LIST, SWITCH};
 pub use source::{ConfigError, Environment, Flags, Place, Sources};
+pub use upstreams::{Address, Origin};
 pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 
 use crate::auth::Rules;
 use crate::fill;
-use crate::hub::{Endpoint, Token};
 use crate::image::Layout;
 use crate::store::Limits;
 
@@ -79,16 +80,21 @@ pub struct TlsFiles {
 /// Where files come from.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// The Hub or a mirror.
-    pub url: Endpoint,
-    /// The Hub token; `None` is anonymous.
-    pub token: Option<Token>,
+    /// The upstreams in their order; at least one.
+    pub origins: Vec<Origin>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long nothing may arrive.
     pub stall_timeout: Duration,
     /// Whether, without logins, everybody may have what the token opens.
     pub share_private: bool,
+}
+
+impl Upstream {
+    /// Whether one of them is asked with a token of the server's.
+    pub fn has_token(&self) -> bool {
+        self.origins.iter().any(|origin| origin.token.is_some())
+    }
 }
 
 /// Who may pull.
@@ -165,8 +171,7 @@ impl Settings {
             log: required(sources, "log", |_| Ok(()))?,
             log_format: required(sources, "log_format", |_| Ok(()))?,
             upstream: Upstream {
-                url: required(sources, "upstream.url", |_| Ok(()))?,
-                token: token::find(sources)?,
+                origins: upstreams::origins(sources)?,
                 connect_timeout: time(sources, "upstream.connect_timeout", SHORTEST)?,
                 stall_timeout: time(sources, "upstream.stall_timeout", SHORTEST)?,
                 share_private: required(sources, "upstream.share_private", |_: &Switch| Ok(()))?.0,

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, Key, LIST};
 use super::rules;
+use super::upstreams::{self, Block};
 use super::value::ValueError;
 use crate::fill::Rule;
 
@@ -160,6 +161,7 @@ struct File {
     path: PathBuf,
     values: BTreeMap<&'static str, (usize, String)>,
     rules: Vec<Rule>,
+    upstreams: Vec<Block>,
 }
 
 /// All places that settings come from, read but not yet resolved.
@@ -247,6 +249,20 @@ impl Sources {
             .map_or_else(Vec::new, |f| f.rules.clone())
     }
 
+    /// The upstreams that the file lists, in its order.
+    pub(super) fn upstreams(&self) -> &[Block] {
+        self.file.as_ref().map_or(&[], |file| &file.upstreams)
+    }
+
+    /// The line of the file that a key of one of those stands on.
+    pub(super) fn place_of_upstream(&self, line: usize, key: &str) -> Place {
+        let key = format!("upstreams.{key}");
+        match &self.file {
+            Some(file) => file.place(line, &key),
+            None => Place::Default("upstream.url"),
+        }
+    }
+
     /// The value of `path`, read and then put through `check`, which says what else it expects.
     pub(super) fn get<T: FromStr<Err: fmt::Display>>(
         &self,
@@ -280,6 +296,7 @@ impl File {
             path,
             values: BTreeMap::new(),
             rules: Vec::new(),
+            upstreams: Vec::new(),
         };
         let table = DeTable::parse(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
@@ -310,6 +327,13 @@ impl File {
             let line = line_of(text, name.span().start);
             let section = format!("{path}.");
             let is_section = KEYS.iter().any(|key| key.path.starts_with(&section));
+            if path == upstreams::SECTION {
+                let read = upstreams::read(text, line, value.get_ref());
+                self.upstreams = read.map_err(|(line, key, why)| {
+                    ConfigError::new(self.place(line, &format!("{path}{key}")), why)
+                })?;
+                continue;
+            }
             let value = match value.get_ref() {
                 DeValue::Table(inner) if is_section => {
                     self.take(text, inner, &section)?;
@@ -325,12 +349,9 @@ impl File {
             let key = keys::find(&path).ok_or_else(|| {
                 ConfigError::new(self.place(line, &path), unknown_key(&path, is_section))
             })?;
-            let value = match value {
-                DeValue::Array(values) if key.value == LIST => {
-                    let values = values.iter().map(|value| scalar(value.get_ref()));
-                    values.collect::<Result<Vec<_>, _>>().map(|v| v.join(","))
-                }
-                value => scalar(value),
+            let value = match key.value {
+                LIST => list(value),
+                _ => scalar(value),
             };
             let value = value.map_err(|why| ConfigError::new(self.place(line, &path), why))?;
             self.values.insert(key.path, (line, value));
@@ -345,6 +366,15 @@ fn joined(path: &str, key: &str) -> String {
         "" => path.to_owned(),
         key => format!("{path}.{key}"),
     }
+}
+
+/// An array's values with commas between, or a text that has them.
+pub(super) fn list(value: &DeValue<'_>) -> Result<String, String> {
+    let DeValue::Array(values) = value else {
+        return scalar(value);
+    };
+    let values = values.iter().map(|value| scalar(value.get_ref()));
+    values.collect::<Result<Vec<_>, _>>().map(|v| v.join(","))
 }
 
 pub(super) fn scalar(value: &DeValue<'_>) -> Result<String, String> {
@@ -376,7 +406,7 @@ fn unknown_key(path: &str, is_section: bool) -> String {
 }
 
 /// The line, counted from 1, that the byte at `offset` stands on.
-fn line_of(text: &str, offset: usize) -> usize {
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().iter().take(offset);
     1 + before.filter(|byte| **byte == b'\n').count()
 }

@@ -272,7 +272,10 @@ async fn meaning(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
     }
     if let Ok(commit) = text.parse::<Commit>() {
         let revision = commit.to_string();
-        return Ok(head(upstream.resolve(repo, Some(&revision)).await?, true));
+        let resolved = upstream.resolve(repo, Some(&revision)).await?;
+        // An upstream that has a part of the commit gives what stands for that now.
+        let fixed = resolved.commit == commit;
+        return Ok(head(resolved, fixed));
     }
     if let Some(commit) = by_prefix(shared, repo, text).await? {
         let revision = commit.to_string();

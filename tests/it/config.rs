@@ -43,7 +43,7 @@ fn without_any_setting_the_server_starts_on_the_loopback() {
     assert_eq!(settings.tag_ttl, Duration::from_secs(300));
     assert_eq!(settings.log_format, LogFormat::Text);
     assert!(format!("{:?}", settings.upstream).contains("huggingface.co"));
-    assert!(settings.upstream.token.is_none());
+    assert!(!settings.upstream.has_token());
     assert_eq!(settings.fill.memory, 128 << 20);
     assert_eq!(settings.fill.connections, 8);
     assert!(settings.fill.layers >= 1);
@@ -242,6 +242,132 @@ fn lists_are_arrays_in_the_file_and_have_commas_elsewhere() {
 }
 
 #[test]
+fn upstreams_are_a_list_of_which_each_has_its_own_token_and_patterns() {
+    let tokens = Tokens::new();
+    let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix("#   "));
+    let block: String = lines
+        .skip_while(|line| *line != "[[upstreams]]")
+        .take_while(|line| line.starts_with('[') || line.contains(" = "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let block = block.replace("/run/secrets/mirror-token", &tokens.path("named"));
+    let hub = "[[upstreams]]\nurl = \"https://huggingface.co\"\n";
+    let settings = resolve(&[], &[("HF_TOKEN", "hf_x")], Some(&format!("{block}{hub}")));
+    let origins = settings.expect("settings").upstream.origins;
+    let told: Vec<_> = origins
+        .iter()
+        .map(|o| (o.address.to_string(), o.token.is_some(), o.public))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("/srv/models".to_owned(), false, Some(true)),
+            ("https://mirror.example".to_owned(), true, None),
+            ("https://huggingface.co".to_owned(), true, None),
+        ]
+    );
+    let rules = &origins[0].repositories;
+    assert_eq!((rules.allow.len(), rules.deny.len()), (1, 1));
+    // The Hub's token is not for a mirror.
+    let mirror = "[[upstreams]]\nurl = \"https://mirror.example\"\n";
+    let settings = resolve(&[], &[("HF_TOKEN", "hf_x")], Some(mirror)).expect("settings");
+    assert!(!settings.upstream.has_token());
+}
+
+#[test]
+fn a_wrong_upstream_is_told_with_its_line() {
+    for (file, told) in [
+        (
+            "[[upstreams]]\nallow = []\n",
+            "DIR/hf-oci.toml:1: upstreams.url: an upstream wants a url",
+        ),
+        (
+            "[[upstreams]]\nurl = \"models\"\n",
+            "DIR/hf-oci.toml:2: upstreams.url: ",
+        ),
+        (
+            "[[upstreams]]\nurl = \"/x\"\nalow = []\n",
+            "DIR/hf-oci.toml:3: upstreams.alow: unknown key; did you mean allow?",
+        ),
+        (
+            "[[upstreams]]\ntoken = \"hf_secret\"\n",
+            "DIR/hf-oci.toml:2: upstreams.token: unknown key; a token does not belong",
+        ),
+        (
+            "[[upstreams]]\nurl = \"/x\"\ntoken_file = \"t\"\n",
+            "DIR/hf-oci.toml:3: upstreams.token_file: a folder is asked without",
+        ),
+        (
+            "[[upstreams]]\nurl = \"https://x\"\npublic = true\n",
+            "DIR/hf-oci.toml:3: upstreams.public: only a folder",
+        ),
+        (
+            "[[upstreams]]\nurl = \"/x\"\npublic = 7\n",
+            "DIR/hf-oci.toml:3: upstreams.public: '7' is not true or false",
+        ),
+        (
+            "[[upstreams]]\nurl = \"/x\"\nallow = [\"a b\"]\n",
+            "DIR/hf-oci.toml:3: upstreams.allow: 'a b' is no pattern",
+        ),
+        (
+            "[[upstreams]]\nurl = \"https://x\"\ntoken_file = \"/none\"\n",
+            "DIR/hf-oci.toml:3: upstreams.token_file: there is no file /none",
+        ),
+        (
+            "upstreams = \"/x\"\n",
+            "DIR/hf-oci.toml:1: upstreams: this is a list; write [[upstreams]]",
+        ),
+        (
+            "upstreams = [1]\n",
+            "DIR/hf-oci.toml:1: upstreams: this is a list; write [[upstreams]]",
+        ),
+        (
+            "[upstream]\nurl = \"/y\"\n[[upstreams]]\nurl = \"/x\"\n",
+            "DIR/hf-oci.toml:2: upstream.url: there are [[upstreams]] too",
+        ),
+    ] {
+        let error = error(&[], &[], Some(file));
+        assert!(error.starts_with(told), "{error}");
+        assert!(!error.contains("hf_secret"), "{error}");
+    }
+}
+
+#[test]
+fn the_upstream_may_be_a_path_and_a_flag_beats_the_list() {
+    let shown = |flags: &[(&'static str, &str)], env: &[(&str, &str)], file| {
+        let origins = resolve(flags, env, file)
+            .expect("settings")
+            .upstream
+            .origins;
+        let shown: Vec<_> = origins.iter().map(|o| o.address.to_string()).collect();
+        shown.join(" ")
+    };
+    let home: &[_] = &[("HOME", "/home/me")];
+    for (text, path) in [
+        ("/srv/models", "/srv/models"),
+        ("./models", "./models"),
+        ("..", ".."),
+        ("~/models", "/home/me/models"),
+        ("file:///srv/models", "/srv/models"),
+    ] {
+        assert_eq!(shown(&[("upstream.url", text)], home, None), path);
+    }
+    for wrong in ["models", "file://models", "~nobody/x", "oci://proxy:5000"] {
+        assert!(
+            resolve(&[("upstream.url", wrong)], &[], None).is_err(),
+            "{wrong}"
+        );
+    }
+    let list = Some("[[upstreams]]\nurl = \"/a\"\n[[upstreams]]\nurl = \"/b\"\n");
+    assert_eq!(shown(&[], &[], list), "/a /b");
+    assert_eq!(shown(&[("upstream.url", "/c")], &[], list), "/c");
+    assert_eq!(
+        shown(&[], &[("HF_ENDPOINT", "https://mirror")], list),
+        "https://mirror"
+    );
+}
+
+#[test]
 fn a_mode_with_users_wants_their_file() {
     let wrong = error(&[("auth.mode", "htpasswd")], &[], None);
     assert!(
@@ -289,7 +415,7 @@ fn the_file_can_be_named_by_flag_or_variable_and_must_be_there() {
 fn the_hubs_own_variables_count() {
     let upstream = |env: &[(&str, &str)]| {
         let settings = resolve(&[], env, None).expect("settings");
-        format!("{:?}", settings.upstream.url)
+        format!("{:?}", settings.upstream.origins)
     };
     assert!(upstream(&[("HF_ENDPOINT", "https://mirror.example")]).contains("mirror.example"));
     let both: &[_] = &[
@@ -341,7 +467,7 @@ impl Tokens {
         };
         let file = (!file.is_empty())
             .then(|| format!("[upstream]\ntoken_file = \"{}\"\n", self.path(file)));
-        resolve(flags, &env, file.as_deref()).map(|settings| settings.upstream.token.is_some())
+        resolve(flags, &env, file.as_deref()).map(|settings| settings.upstream.has_token())
     }
 }
 
@@ -418,7 +544,7 @@ fn a_token_file_that_a_setting_names_must_hold_a_token() {
 #[test]
 fn a_token_never_prints() {
     let settings = resolve(&[], &[("HF_TOKEN", "hf_secret")], None).expect("settings");
-    assert!(settings.upstream.token.is_some());
+    assert!(settings.upstream.has_token());
     assert!(!format!("{settings:?}{settings:#?}").contains("secret"));
 }
 

@@ -40,4 +40,5 @@ mod rules;
 mod secrets;
 mod single_flight;
 mod tls;
+mod upstreams;
 mod waiting;
