@@ -19,10 +19,13 @@ mod facts;
 mod finished;
 mod gc;
 mod healing;
+mod hold;
 mod hot;
+mod import;
 mod index;
 mod layout;
 mod leases;
+mod pump;
 mod reach;
 mod rebuild;
 mod staging;
@@ -46,10 +49,14 @@ pub use budget::{Bytes, Limit, Limits, MinFree, Reservation, Used, Wanted};
 pub use error::StoreError;
 pub use evict::Evictions;
 pub use gc::{Removal, Removed, Sweep};
+pub use hold::{Held, Hold};
 pub use hot::Opened;
+pub use import::{ImportError, ImportOptions, Imported};
 pub use layout::Reference;
 pub use leases::Lease;
+pub use pump::pump;
 pub use staging::{Order, Staging};
+pub use writeback::Writeback;
 pub use verify::{Fault, Finding, Verified, Watcher};
 
 /// What a repository knows of one of its digests.
@@ -109,6 +116,8 @@ pub struct Store {
     usage: usage::Usage,
     room: Arc<budget::Room>,
     evictions: Evictions,
+    /// Whoever takes in a bundle has this.
+    importing: Mutex<()>,
     /// Blobs that nothing reaches, and that were in use when they should have gone.
     left: Mutex<HashSet<Digest>>,
     /// Whether `index.json` lacks what is in memory, because writing it failed.
@@ -146,6 +155,7 @@ impl Store {
             layout: Mutex::new(layout),
             writing: Mutex::new(()),
             reserving: Mutex::new(()),
+            importing: Mutex::new(()),
             leases: leases::Leases::default(),
             hot: hot::Hot::default(),
             usage,
@@ -358,6 +368,7 @@ impl Store {
             size: stored.size,
             time: now,
             pinned: false,
+            imported: false,
         };
         let writing = self.lock_writing();
         // The index learns first what must be there when a request comes; its stamp, last, says which index.json it is of.
@@ -401,6 +412,7 @@ impl Store {
             size: stored.size,
             time: now,
             pinned: false,
+            imported: self.lock_layout().is_imported(&stored.index, false),
         };
         let writing = self.lock_writing();
         if self.indexed(|index| index.image(key))?.is_none() {
