@@ -150,7 +150,9 @@ fn subject(
         .map_err(|_| wrong("has no label that tells its commit"))?;
     let claims = match &image.claims {
         Some(claims) if claims.repo != repo || claims.commit != commit => {
-            return Err(wrong("is of another repository or commit than its labels tell"));
+            return Err(wrong(
+                "is of another repository or commit than its labels tell",
+            ));
         }
         Some(claims) => claims.clone(),
         None => Claims {

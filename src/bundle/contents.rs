@@ -130,10 +130,7 @@ impl Listed {
 
 /// What a descriptor of an image points at.
 fn bare(descriptor: &Descriptor) -> Result<Descriptor, String> {
-    if !matches!(
-        descriptor.media_type.as_str(),
-        MEDIA_INDEX | MEDIA_MANIFEST
-    ) {
+    if !matches!(descriptor.media_type.as_str(), MEDIA_INDEX | MEDIA_MANIFEST) {
         return Err(format!(
             "it lists something of the media type {:?}, which is no image",
             clip(&descriptor.media_type)

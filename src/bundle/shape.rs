@@ -72,14 +72,18 @@ impl Shape {
         former: Option<&List>,
     ) -> Result<Self, Refusal> {
         let known = |digest: &Digest| former.is_some_and(|list| list.0.contains_key(digest));
-        let (omitted, written): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            blobs.iter().map(|(d, s)| (*d, *s)).partition(|(digest, _)| known(digest));
+        let (omitted, written): (BTreeMap<_, _>, BTreeMap<_, _>) = blobs
+            .iter()
+            .map(|(d, s)| (*d, *s))
+            .partition(|(digest, _)| known(digest));
         let omitted = List(omitted);
         contents.omits = (!omitted.0.is_empty()).then(|| omitted.digest());
         let failed = |why: String| Refusal::new("the bundle's index.json", why);
         let index = contents.render().map_err(|e| failed(e.to_string()))?;
         if index.len() as u64 > MAX_DOCUMENT || blobs.len() > MAX_BLOBS {
-            return Err(failed("would be too long; export fewer images at once".into()));
+            return Err(failed(
+                "would be too long; export fewer images at once".into(),
+            ));
         }
         let mut shape = Self {
             pieces: Vec::with_capacity(written.len() + 2),

@@ -221,7 +221,9 @@ fn hold(data: &Path, images: &[(String, String)]) -> Result<(Vec<Listed>, Keeper
             Hold::Unknown(name, tag) => {
                 let tags = store.tags_of(&name);
                 let image = format!("{name}:{tag}");
-                Err(end(Some(Event::Unknown { image, tags })).err().unwrap_or_else(lost))
+                Err(end(Some(Event::Unknown { image, tags }))
+                    .err()
+                    .unwrap_or_else(lost))
             }
             Hold::Incomplete(name, tag) => Err(Failure::new(format!(
                 "{name}:{tag} lacks some of its blobs; pull it again"
@@ -234,9 +236,7 @@ fn hold(data: &Path, images: &[(String, String)]) -> Result<(Vec<Listed>, Keeper
         Ok((held, last)) => {
             end(last)?;
             let held: Result<Vec<Listed>, String> = held.into_iter().collect();
-            held.map_err(|why| {
-                Failure::new("the running server is of another version").from(why)
-            })?
+            held.map_err(|why| Failure::new("the running server is of another version").from(why))?
         }
     };
     Ok((images, keeper))

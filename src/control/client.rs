@@ -70,9 +70,7 @@ fn converse(
     let mut line = Vec::new();
     loop {
         line.clear();
-        (&mut stream)
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut line)?;
+        (&mut stream).take(MAX_LINE).read_until(b'\n', &mut line)?;
         if line.is_empty() {
             return Err(AskError::Stopped);
         }

@@ -168,7 +168,10 @@ impl Import<'_> {
     /// Gives up what earlier imports have left.
     fn forget_earlier(&self) -> Result<(), StoreError> {
         for (key, _) in self.store.room.idle() {
-            if staging::folder(&self.store.root, &key).join(VERIFIED).is_file() {
+            if staging::folder(&self.store.root, &key)
+                .join(VERIFIED)
+                .is_file()
+            {
                 self.store.discard(&key)?;
             }
         }
@@ -230,7 +233,9 @@ impl Import<'_> {
         }
         match contents {
             Some(contents) if layout => Ok(contents),
-            _ => Err(archive.refuse("it has no oci-layout or no index.json").into()),
+            _ => Err(archive
+                .refuse("it has no oci-layout or no index.json")
+                .into()),
         }
     }
 

@@ -56,8 +56,8 @@ pub use layout::Reference;
 pub use leases::Lease;
 pub use pump::pump;
 pub use staging::{Order, Staging};
-pub use writeback::Writeback;
 pub use verify::{Fault, Finding, Verified, Watcher};
+pub use writeback::Writeback;
 
 /// What a repository knows of one of its digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,34 +131,37 @@ pub struct Store {
 type Writing<'a> = MutexGuard<'a, ()>;
 
 impl Store {
-    /// As [`open_with`](Self::open_with), without limits.
+    /// As [`open_with`](Self::open_with), without limits; the index is opened when it is needed.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        Self::open_with(root, Limits::default())
+        Self::open_asleep(root, Limits::default())
     }
 
     /// Opens or makes a data directory, takes its lock, sweeps what no fill can go on with, and rebuilds the index if it is missing,
     /// damaged or not of this `index.json`.
     pub fn open_with(root: &Path, limits: Limits) -> Result<Self, StoreError> {
+        let store = Self::open_asleep(root, limits)?;
+        store.wake()?;
+        Ok(store)
+    }
+
+    fn open_asleep(root: &Path, limits: Limits) -> Result<Self, StoreError> {
         layout::make_folders(root)?;
         let lock = lock_folder(root)?;
         staging::sweep(root, SystemTime::now())?;
         layout::mark(root)?;
         let layout = layout::Layout::read(root)?;
-        let index = rebuild::open(root, &layout)?;
-        let usage = usage::Usage::default();
-        usage.load(index.uses()?);
         let published = blobs::list(root)?.iter().map(|(_, size)| size).sum();
         let room = budget::Room::new(root, limits, published, staging::layers(root)?);
         Ok(Self {
             root: root.to_owned(),
-            index: healing::Healing::new(index),
+            index: healing::Healing::asleep(),
             layout: Mutex::new(layout),
             writing: Mutex::new(()),
             reserving: Mutex::new(()),
             importing: Mutex::new(()),
             leases: leases::Leases::default(),
             hot: hot::Hot::default(),
-            usage,
+            usage: usage::Usage::default(),
             room: Arc::new(room),
             evictions: Evictions::default(),
             left: Mutex::default(),

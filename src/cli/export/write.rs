@@ -49,7 +49,8 @@ impl Out {
                     Failure::new(format!("cannot copy the blob {digest}")).from(error)
                 })?;
                 if hashed != *digest || length != piece.size {
-                    let damaged = Failure::new(format!("the blob {digest} of the cache is damaged"));
+                    let damaged =
+                        Failure::new(format!("the blob {digest} of the cache is damaged"));
                     return Err(damaged.next("hf-oci verify --repair has it fetched again"));
                 }
             }
@@ -85,9 +86,8 @@ pub(super) fn stream(data: &Path, shape: &Shape) -> Result<(), Failure> {
 /// Writes a bundle to a file, which is there when it is complete and on the disk.
 pub(super) fn file(data: &Path, shape: &Shape, path: &Path, resume: bool) -> Result<(), Failure> {
     let partial = beside(path, ".partial");
-    let fail = |error: io::Error| {
-        Failure::new(format!("cannot write {}", partial.display())).from(error)
-    };
+    let fail =
+        |error: io::Error| Failure::new(format!("cannot write {}", partial.display())).from(error);
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -99,7 +99,10 @@ pub(super) fn file(data: &Path, shape: &Shape, path: &Path, resume: bool) -> Res
         true => verify(&mut file, shape).map_err(fail)?,
         false => 0,
     };
-    let at = shape.pieces.get(from).map_or(shape.size() - Shape::END as u64, |p| p.at);
+    let at = shape
+        .pieces
+        .get(from)
+        .map_or(shape.size() - Shape::END as u64, |p| p.at);
     file.set_len(at).map_err(fail)?;
     file.seek(SeekFrom::Start(at)).map_err(fail)?;
     let mut out = Out {
@@ -111,7 +114,10 @@ pub(super) fn file(data: &Path, shape: &Shape, path: &Path, resume: bool) -> Res
     };
     let written = out.rest(data, shape, from);
     written.map_err(|failure| {
-        failure.then(format!("what is written stays in {}; --resume goes on with it", partial.display()))
+        failure.then(format!(
+            "what is written stays in {}; --resume goes on with it",
+            partial.display()
+        ))
     })?;
     let ended = out.writeback.take().map_or(Ok(()), |mut w| w.end());
     ended

@@ -85,7 +85,15 @@ impl Store {
                 let why = format!("{} was lost while it was imported", title(image));
                 return Err(StoreError::Index(why));
             };
-            self.indexed(|index| index.put_image(&read, Stored { index: reference.index, size }))?;
+            self.indexed(|index| {
+                index.put_image(
+                    &read,
+                    Stored {
+                        index: reference.index,
+                        size,
+                    },
+                )
+            })?;
             self.usage.touch(&index, now);
             references.push(reference);
         }
