@@ -9,9 +9,10 @@ need_root
 need_docker
 
 PORT=5000
+# Into the root: BuildKit gives folders that it makes the time of the build.
 cat >"$WORK/Dockerfile" <<DOCKERFILE
 FROM scratch
-COPY --from=127.0.0.1:$PORT/org/model:main / /model
+COPY --from=127.0.0.1:$PORT/org/model:main / /
 COPY --from=127.0.0.1:$PORT/org/model/tokenizer:main / /
 DOCKERFILE
 mkdir "$WORK/context"

@@ -15,14 +15,15 @@ bytes large $((270 << 20)) >"$WORK/large/model.safetensors"
 echo one >"$WORK/large/README.md"
 publish models/org/large "$WORK/large"
 start_hub "$REPOS"
+start_proxy proxy
+pull() { skopeo inspect --tls-verify=false --raw "docker://$PROXY/$1" >/dev/null; }
 first=$(commit_of models/org/large)
+for image in org/model:main org/model/tokenizer:main "org/large:$first"; do pull "$image"; done
 echo two >"$REPOS/models/org/large/.revisions/1/README.md"
 curl -fsS -X POST "$HUB_URL/-/reload" >/dev/null
 second=$(commit_of models/org/large)
 [ "$first" != "$second" ] || fail "the simulator has one revision"
-start_proxy proxy
-pull() { skopeo inspect --tls-verify=false --raw "docker://$PROXY/$1" >/dev/null; }
-for image in org/model:main org/model/tokenizer:main "org/large:$first" "org/large:$second"; do pull "$image"; done
+pull "org/large:$second"
 
 export_to() {
     local file=$1
