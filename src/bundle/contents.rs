@@ -22,6 +22,9 @@ pub const VISIBILITY: &str = "io.hf-oci.visibility";
 /// Annotation of an entry of a data folder: that it is never evicted.
 pub const PINNED: &str = "io.hf-oci.pinned";
 
+/// Annotation of an entry: the name that containerd, and docker with its image store, give the image.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
 /// What all annotations of this program begin with.
 const OURS: &str = "io.hf-oci.";
 /// Annotation of the whole: the digest of `index.json` as it is without this one.
@@ -69,6 +72,13 @@ impl Listed {
         let mut notes = BTreeMap::new();
         if let (Some(name), Some(tag)) = (&self.name, &self.tag) {
             notes.insert(REF_NAME.to_owned(), format!("{name}:{tag}"));
+            // The long form of what users of docker write without a registry.
+            let host = match name.as_str().contains('/') {
+                true => "docker.io",
+                false => "docker.io/library",
+            };
+            let long = format!("{host}/{name}:{tag}");
+            notes.insert(CONTAINERD_NAME.to_owned(), long);
         }
         if let Some(claims) = &self.claims {
             let visibility = claims.visibility.map(|v| (VISIBILITY, v.to_string()));

@@ -66,7 +66,7 @@ pub(super) struct Export {
 enum Keeper {
     Server(#[expect(dead_code, reason = "held until it is dropped")] Connection),
     /// The store after what is held of it, which goes first.
-    Here(#[expect(dead_code, reason = "held until it is dropped")] (Held, Store)),
+    Here(#[expect(dead_code, reason = "held until it is dropped")] Box<(Held, Store)>),
 }
 
 impl Export {
@@ -216,7 +216,7 @@ fn hold(data: &Path, images: &[(String, String)]) -> Result<(Vec<Listed>, Keeper
         match store.hold(images).map_err(fail)? {
             Hold::Held(held) => {
                 let images = held.images.clone();
-                Ok((Err(images), Keeper::Here((held, store))))
+                Ok((Err(images), Keeper::Here(Box::new((held, store)))))
             }
             Hold::Unknown(name, tag) => {
                 let tags = store.tags_of(&name);
