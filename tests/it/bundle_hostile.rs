@@ -82,8 +82,11 @@ async fn a_bundle_that_is_cut_off_anywhere_changes_nothing() {
     }
 }
 
-/// The entries of a bundle: names and contents.
-fn entries(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+/// Names and contents.
+type Entries = Vec<(String, Vec<u8>)>;
+
+/// The entries of a bundle.
+fn entries(bytes: &[u8]) -> Entries {
     use std::io::Read;
     let mut archive = tar::Archive::new(bytes);
     let entries = archive.entries().expect("an archive");
@@ -132,7 +135,7 @@ async fn hostile_archives_change_nothing() {
         bad.extend(&bytes);
         bad
     };
-    let changed = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>)| {
+    let changed = |change: &dyn Fn(&mut Entries)| {
         let mut entries = all.clone();
         change(&mut entries);
         pack(&entries)
