@@ -111,7 +111,7 @@ fn control(settings: &Settings, store: &Arc<Store>, images: &Arc<Images>) -> Opt
     };
     Control::start(context)
         .inspect_err(|error| {
-            tracing::warn!(%error, "no control socket: hf-oci gc, pin, unpin, rm and verify wait until this server stops");
+            tracing::warn!(%error, "no control socket: hf-oci gc, pin, unpin, rm, verify, export and import wait until this server stops");
         })
         .ok()
 }
