@@ -1,15 +1,18 @@
 //! The command line, one file a command.
 
 mod cert;
+mod export;
 mod failure;
 mod filling;
 mod flags;
 mod gate;
 mod gc;
 mod health;
+mod import;
 mod listing;
 mod look;
 mod manage;
+mod meter;
 mod origin;
 mod pin;
 mod pull;
@@ -61,6 +64,8 @@ enum Command {
     Du(listing::Du),
     Rm(rm::Rm),
     Verify(verify::Verify),
+    Export(export::Export),
+    Import(import::Import),
 }
 
 impl Cli {
@@ -83,6 +88,8 @@ impl Cli {
             Command::Du(du) => du.run(load).await,
             Command::Rm(rm) => rm.run(load).await,
             Command::Verify(verify) => verify.run(load).await,
+            Command::Export(export) => export.run(load).await,
+            Command::Import(import) => import.run(load).await,
         }
     }
 }

@@ -109,10 +109,11 @@ fn control(settings: &Settings, store: &Arc<Store>, images: &Arc<Images>) -> Opt
         store: Arc::clone(store),
         images: Arc::clone(images),
         offline: settings.offline,
+        limits: settings.cache,
     };
     Control::start(context)
         .inspect_err(|error| {
-            tracing::warn!(%error, "no control socket: hf-oci pull, gc, pin, unpin, rm and verify wait until this server stops");
+            tracing::warn!(%error, "no control socket: hf-oci pull, gc, pin, unpin, rm, verify, export and import wait until this server stops");
         })
         .ok()
 }

@@ -328,3 +328,13 @@ pub fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
         ConfigError::new(Place::Default(PATH), why)
     })
 }
+
+/// How much room the cache may take.
+pub fn limits(sources: &Sources) -> Result<Limits, ConfigError> {
+    Ok(Limits {
+        max_size: sources
+            .get("cache.max_size", |_: &Size| Ok(()))?
+            .map(|s| s.0),
+        min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
+    })
+}

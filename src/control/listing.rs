@@ -12,8 +12,8 @@ use super::{Event, SHOWN};
 use crate::layer::Content;
 use crate::oci::Digest;
 use crate::store::{
-    DiskRoom, Documents, Held, HeldLayer, Inventory, Limits, MinFree, Reference, StoreError, Sum,
-    Used,
+    DiskRoom, Documents, HeldImage, HeldLayer, Inventory, Limits, MinFree, Reference, StoreError,
+    Sum, Used,
 };
 
 /// The most bytes of paths in one line.
@@ -270,8 +270,8 @@ impl Listing<'_> {
     }
 
     /// The image that is meant.
-    fn find(&self, name: &str, tag: &str, digest: Option<&Digest>) -> Option<&Held> {
-        let fits = |image: &Held| digest.is_none_or(|digest| *digest == image.index);
+    fn find(&self, name: &str, tag: &str, digest: Option<&Digest>) -> Option<&HeldImage> {
+        let fits = |image: &HeldImage| digest.is_none_or(|digest| *digest == image.index);
         let means = |r: &&Reference| r.name == name && r.tag == tag;
         // A commit is known by its tags too; and a digest alone is enough.
         let is =
@@ -297,7 +297,12 @@ impl Listing<'_> {
         Event::Unknown { image, tags }
     }
 
-    fn inspected(&self, image: &Held, same: &[&Reference], opened: &Documents) -> InspectedLine {
+    fn inspected(
+        &self,
+        image: &HeldImage,
+        same: &[&Reference],
+        opened: &Documents,
+    ) -> InspectedLine {
         let platforms = opened
             .index
             .manifests
@@ -324,7 +329,12 @@ impl Listing<'_> {
     }
 
     /// Tells of a layer and its files; gives whether anybody still listens.
-    fn layer(&self, image: &Held, layer: &HeldLayer, tell: &mut dyn FnMut(Event) -> bool) -> bool {
+    fn layer(
+        &self,
+        image: &HeldImage,
+        layer: &HeldLayer,
+        tell: &mut dyn FnMut(Event) -> bool,
+    ) -> bool {
         let digest = layer.descriptor.digest;
         let others = self.inventory.sharing(image, &digest);
         let head = LayerLine {
@@ -409,7 +419,7 @@ impl Listing<'_> {
 }
 
 /// What is told of an image under the name that all of `same` have.
-fn line(image: &Held, same: &[&Reference]) -> ImageLine {
+fn line(image: &HeldImage, same: &[&Reference]) -> ImageLine {
     let mut tags: Vec<String> = same.iter().map(|r| r.tag.clone()).collect();
     tags.sort_unstable();
     let tag_count = tags.len() as u64;

@@ -6,21 +6,23 @@ mod client;
 mod listing;
 mod pull;
 mod server;
+mod transfer;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest};
 use crate::store::{Finding, Reference, Removal, Store, StoreError, Sweep, Watcher};
 
-pub use client::{AskError, ask, listens};
+pub use client::{AskError, Connection, ask, listens, transfer};
 pub use listing::{
     FileLine, ImageLine, InspectedLine, LayerLine, ListedLine, Listing, StagingLine, SumLine,
     UsageLine,
 };
 pub use pull::{Counts, FailedLine, FillingLine, LayerCounts, PulledLine, Wanted, Why, pull};
 pub use server::{Context, Control};
+pub use transfer::{Transfer, import_here};
 
 /// The socket's name in the data folder.
 const SOCKET: &str = "control";
@@ -133,6 +135,26 @@ pub enum Event {
     Inspected(Box<InspectedLine>),
     /// Final: this is taken.
     Usage(Box<UsageLine>),
+    /// An image is held, and this is how a bundle lists it.
+    Holding {
+        /// As [`Listed::parse`](crate::bundle::Listed::parse) reads it.
+        descriptor: Descriptor,
+    },
+    /// Final: all images are held, for as long as the connection is open.
+    Held,
+    /// Final: a bundle was taken in.
+    Imported {
+        /// Its images, at most a hundred.
+        images: Vec<String>,
+        /// How many it has.
+        count: u64,
+        /// Blobs that were written.
+        blobs: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Blobs that were there already.
+        present: u64,
+    },
     /// Final: what nothing reached is gone.
     Collected {
         /// Blobs that were deleted.
@@ -206,6 +228,7 @@ impl Event {
                 | Self::Waiting { .. }
                 | Self::Filling(_)
                 | Self::Image(_)
+                | Self::Holding { .. }
                 | Self::Layer(_)
                 | Self::Files { .. }
         )

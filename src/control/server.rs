@@ -1,14 +1,17 @@
 //! The socket of a running server: for its own user only, a few requests at once, each on a thread that may block.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -18,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pull::{FailedLine, Why, pull};
-use super::{Event, MAX_LINE, Request, SOCKET, execute};
+use super::transfer::{hold, import_here};
+use super::{Event, MAX_LINE, Request, SOCKET, Transfer, execute};
 use crate::fill::Images;
-use crate::store::{Reference, Store};
+use crate::store::{Held, ImportOptions, Limits, Reference, Store};
 
 /// Requests at work at once; more wait to be accepted.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// Images that are pulled at once for those who ask here.
 const PULLS: usize = 256;
@@ -49,6 +53,8 @@ pub struct Context {
     pub images: Arc<Images>,
     /// Whether the upstream is never asked.
     pub offline: bool,
+    /// How much room an import may take.
+    pub limits: Limits,
 }
 
 /// The socket, and those who were accepted on it.
@@ -171,13 +177,11 @@ async fn answer(
     pulls: Arc<Semaphore>,
 ) -> io::Result<()> {
     let mut place = place;
-    let (reader, mut writer) = stream.into_split();
-    let mut line = Vec::new();
-    let mut reader = BufReader::new(reader.take(MAX_LINE));
-    timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
+    let (line, file) = timeout(PATIENCE, receive(&stream)).await??;
+    let (mut reader, mut writer) = stream.into_split();
     let (tell, mut told) = mpsc::channel(QUEUE);
-    match serde_json::from_slice::<Request>(&line) {
-        Ok(Request::Pull(wanted)) => {
+    let working = match serde_json::from_slice::<Asked>(&line) {
+        Ok(Asked::Operator(Request::Pull(wanted))) => {
             tracing::info!(%wanted, "an operator pulls");
             // It takes as long as it takes, and keeps no other request waiting.
             drop(place.take());
@@ -195,20 +199,30 @@ async fn answer(
             }
             let (images, store) = (context.images, context.store);
             tokio::spawn(pull(images, store, wanted, tell));
+            None
         }
-        Ok(request) => {
-            tracing::info!(?request, "an operator asks");
-            tokio::task::spawn_blocking(move || work(&context, &request, &tell));
+        Ok(asked) => {
+            tracing::info!(?asked, "an operator asks");
+            Some(tokio::task::spawn_blocking(move || {
+                work(&context, asked, file, &tell)
+            }))
         }
         Err(error) => {
             let message = format!("the request is not understood: {error}");
             // There is room for one.
             let _ = tell.send(Event::Failed { message }).await;
             drop(tell);
+            None
         }
-    }
+    };
     while let Some(event) = told.recv().await {
         write(&mut writer, &event).await?;
+    }
+    // A lost thread holds nothing.
+    if let Some(working) = working
+        && let Ok(Some(_held)) = working.await
+    {
+        let _ = reader.read(&mut [0]).await?;
     }
     drop(place);
     writer.shutdown().await
@@ -220,8 +234,52 @@ async fn write(writer: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
     timeout(PATIENCE, writer.write_all(&line)).await?
 }
 
-/// Works on a thread of its own. When the client leaves, the channel closes, and the work ends soon.
-fn work(context: &Context, request: &Request, tell: &mpsc::Sender<Event>) {
+/// What is asked through the socket.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Asked {
+    Operator(Request),
+    Transfer(Transfer),
+}
+
+/// Reads a line, and takes the file that may come beside it.
+async fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Option<File>)> {
+    let (mut line, mut file) = (Vec::new(), None);
+    while !line.ends_with(b"\n") && (line.len() as u64) < MAX_LINE {
+        let take = || take_some(stream, &mut line, &mut file);
+        if stream.async_io(Interest::READABLE, take).await? == 0 {
+            break;
+        }
+    }
+    Ok((line, file))
+}
+
+fn take_some(
+    stream: &UnixStream,
+    line: &mut Vec<u8>,
+    file: &mut Option<File>,
+) -> io::Result<usize> {
+    let mut bytes = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let got = recvmsg(stream, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    line.extend_from_slice(&bytes[..got.bytes]);
+    for message in beside.drain() {
+        if let RecvAncillaryMessage::ScmRights(files) = message {
+            *file = files.last().map(File::from);
+        }
+    }
+    Ok(got.bytes)
+}
+
+/// Works on a thread of its own. When the client leaves, the channel closes, and the work ends soon. Gives what is to be held until then.
+fn work(
+    context: &Context,
+    asked: Asked,
+    file: Option<File>,
+    tell: &mpsc::Sender<Event>,
+) -> Option<Held> {
     let mut send = |event: Event| {
         // A progress that nobody has room for is not news.
         if let Event::Progress { .. } = event {
@@ -240,5 +298,32 @@ fn work(context: &Context, request: &Request, tell: &mpsc::Sender<Event>) {
         context.images.refetch(damaged);
         count
     };
-    execute(&context.store, request, &mut send, &refetch);
+    match asked {
+        Asked::Operator(request) => {
+            execute(&context.store, &request, &mut send, &refetch);
+            None
+        }
+        Asked::Transfer(Transfer::Hold { images }) => hold(&context.store, &images, &mut send),
+        Asked::Transfer(Transfer::Import { resume, public }) => {
+            let options = ImportOptions {
+                resume,
+                public,
+                limits: context.limits,
+            };
+            // Whoever hears that it is done may ask for it at once.
+            let mut send = |event: Event| {
+                if let Event::Imported { .. } = event {
+                    context.images.forget_answers();
+                }
+                send(event)
+            };
+            match file {
+                Some(file) => import_here(&context.store, file, options, &mut send),
+                None => drop(send(Event::Failed {
+                    message: "no file came beside the request".to_owned(),
+                })),
+            }
+            None
+        }
+    }
 }

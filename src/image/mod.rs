@@ -12,7 +12,7 @@ mod select;
 mod selection;
 
 pub use card::{CARD, MAX_CARD, license};
-pub use document::{Document, LayerRecord, RECIPE, Subject, documents};
+pub use document::{Document, LayerRecord, RECIPE, Subject, documents, documents_labelled};
 pub use gguf::{GgufError, Quantisation, QuantisationError};
 pub use layers::{Layout, recipe, split};
 pub use name::{ImageName, NameError, encode_component};

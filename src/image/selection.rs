@@ -1,6 +1,7 @@
 //! Which files of a name an image holds, beyond its path: what a rule leaves, and of that a quantisation's. It is part of an image's
 //! identity.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,6 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Pattern, Quantisation};
 use crate::repo::Entry;
+
+/// Label: the patterns of files that are held.
+const INCLUDE: &str = "io.hf-oci.include";
+/// Label: the patterns of files that are left out.
+const EXCLUDE: &str = "io.hf-oci.exclude";
+/// Label: the quantisation.
+const QUANTISATION: &str = "io.hf-oci.quantisation";
 
 /// The most patterns of a list.
 const MOST: usize = 32;
@@ -135,18 +143,45 @@ impl Selection {
         let mut labels = Vec::new();
         if let Some(filter) = self.filter().filter(|_| out.files > 0) {
             if !filter.exclude.is_empty() {
-                labels.push(("io.hf-oci.exclude", listed(&filter.exclude)));
+                labels.push((EXCLUDE, listed(&filter.exclude)));
             }
             labels.push(("io.hf-oci.excluded-bytes", out.bytes.to_string()));
             labels.push(("io.hf-oci.excluded-files", out.files.to_string()));
             if !filter.include.is_empty() {
-                labels.push(("io.hf-oci.include", listed(&filter.include)));
+                labels.push((INCLUDE, listed(&filter.include)));
             }
         }
         if let Some(quantisation) = &self.quantisation {
-            labels.push(("io.hf-oci.quantisation", quantisation.to_string()));
+            labels.push((QUANTISATION, quantisation.to_string()));
         }
         labels
+    }
+
+    /// The selection that labels tell of.
+    pub fn told(labels: &BTreeMap<String, String>) -> Result<Self, String> {
+        let text = |key: &str| labels.get(key).map(String::as_str);
+        let patterns = |key: &str| {
+            let texts = text(key).into_iter().flat_map(|text| text.split(", "));
+            texts.map(str::parse).collect::<Result<Vec<Pattern>, _>>()
+        };
+        let bad = |why: String| format!("has labels of a selection that make no sense: {why}");
+        let quantisation = text(QUANTISATION).map(str::parse::<Quantisation>);
+        let quantisation = quantisation.transpose().map_err(|e| bad(e.to_string()))?;
+        let include = patterns(INCLUDE).map_err(|e| bad(e.to_string()))?;
+        let exclude = patterns(EXCLUDE).map_err(|e| bad(e.to_string()))?;
+        let filter = Filter::new(include, exclude).map_err(|e| bad(e.to_string()))?;
+        Ok(Self::new(quantisation, Some(Arc::new(filter))))
+    }
+
+    /// Whether the labels of an image are those that it has if it was made for this selection.
+    pub fn fits(&self, labels: &BTreeMap<String, String>) -> bool {
+        let told = [QUANTISATION, INCLUDE, EXCLUDE].map(|key| labels.get(key).cloned());
+        // What was left out is known to whoever had the whole only.
+        let fits = |out| {
+            let own: BTreeMap<_, _> = self.labels(out).into_iter().collect();
+            [QUANTISATION, INCLUDE, EXCLUDE].map(|key| own.get(key).cloned()) == told
+        };
+        fits(LeftOut::default()) || fits(LeftOut { files: 1, bytes: 0 })
     }
 }
 
@@ -209,6 +244,25 @@ mod tests {
         let all = filter(&[], &[]).expect("none");
         assert!(all.is_empty() && all.leaves("x"));
         assert!(Filter::new(patterns(&["a"; 33]), Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_selection_is_told_by_the_labels_of_its_image_and_fits_no_other() {
+        let filter = Filter::new(patterns(&["*.json", "a/**"]), patterns(&["b"])).expect("few");
+        let quantisation = "q4_k_m".parse().expect("a quantisation");
+        let selection = Selection::new(Some(quantisation), Some(Arc::new(filter)));
+        let labels = |selection: &Selection, files| {
+            let labels = selection.labels(LeftOut { files, bytes: 0 });
+            let owned = labels.into_iter().map(|(k, v)| (k.to_owned(), v));
+            owned.collect::<BTreeMap<_, _>>()
+        };
+        let all = Selection::default();
+        assert_eq!(
+            Selection::told(&labels(&selection, 1)),
+            Ok(selection.clone())
+        );
+        assert!(selection.fits(&labels(&selection, 1)) && selection.fits(&labels(&selection, 0)));
+        assert!(!selection.fits(&labels(&all, 0)) && !all.fits(&labels(&selection, 0)));
     }
 
     #[test]

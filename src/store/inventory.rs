@@ -38,7 +38,7 @@ type BlobsOf<'a> = dyn Fn(Digest, &[Reference]) -> Result<Vec<Digest>, StoreErro
 pub struct Inventory {
     root: PathBuf,
     /// The images, by the digests of their indexes.
-    pub images: Vec<Held>,
+    pub images: Vec<HeldImage>,
     /// Every blob that is there, with its length.
     pub blobs: HashMap<Digest, u64>,
     /// In how many images each blob is.
@@ -57,7 +57,7 @@ pub struct Inventory {
 
 /// An image that is cached.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldImage {
     /// Digest of its index.
     pub index: Digest,
     /// All names and tags that mean it.
@@ -250,7 +250,7 @@ impl Inventory {
         Ok(inventory)
     }
 
-    fn measure(&self, image: &mut Held, used: &dyn Fn(&Digest) -> Option<Moment>) {
+    fn measure(&self, image: &mut HeldImage, used: &dyn Fn(&Digest) -> Option<Moment>) {
         let mut last = used(&image.index);
         for digest in &image.blobs {
             let Some(size) = self.blobs.get(digest) else {
@@ -291,9 +291,9 @@ impl Inventory {
     /// The other images that have a blob of `image`, by the digests of their indexes.
     pub fn sharing<'a>(
         &'a self,
-        image: &'a Held,
+        image: &'a HeldImage,
         blob: &'a Digest,
-    ) -> impl Iterator<Item = &'a Held> {
+    ) -> impl Iterator<Item = &'a HeldImage> {
         let others = self
             .images
             .iter()
@@ -302,7 +302,7 @@ impl Inventory {
     }
 
     /// The documents of an image, and the files of its layers; `None` if a document is not there or not what it should be.
-    pub fn open(&self, image: &Held) -> Result<Option<Documents>, StoreError> {
+    pub fn open(&self, image: &HeldImage) -> Result<Option<Documents>, StoreError> {
         let Some(index) = self.document::<ImageIndex>(&image.index)? else {
             return Ok(None);
         };
@@ -366,7 +366,7 @@ fn held(
     mut blobs: Vec<Digest>,
     references: Vec<Reference>,
     layout: &Layout,
-) -> Held {
+) -> HeldImage {
     blobs.sort_unstable();
     blobs.dedup();
     let keys = references.iter().filter_map(Reference::key);
@@ -374,7 +374,7 @@ fn held(
     // Where names differ, the most closed one counts, and what is not known is not open.
     let first = known.next().flatten();
     let visibility = known.fold(first, |a, b| Some(a?.max(b?)));
-    Held {
+    HeldImage {
         index,
         references,
         visibility,

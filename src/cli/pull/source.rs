@@ -174,6 +174,7 @@ impl Own {
             store: Arc::clone(&store),
             images: Arc::clone(&images),
             offline: settings.offline,
+            limits: settings.cache,
         };
         let control = Control::start(context).inspect_err(|error| {
             tracing::warn!(%error, "no control socket: other commands wait until this one is done");
