@@ -13,6 +13,7 @@
 
 mod blobs;
 mod budget;
+mod direct;
 mod error;
 mod evict;
 mod facts;
@@ -25,6 +26,7 @@ mod import;
 mod index;
 mod layout;
 mod leases;
+mod orders;
 mod pump;
 mod reach;
 mod rebuild;
@@ -54,8 +56,9 @@ pub use hot::Opened;
 pub use import::{ImportError, ImportOptions, Imported};
 pub use layout::Reference;
 pub use leases::Lease;
+pub use orders::Order;
 pub use pump::pump;
-pub use staging::{Order, Staging};
+pub use staging::Staging;
 pub use verify::{Fault, Finding, Verified, Watcher};
 pub use writeback::Writeback;
 
@@ -307,17 +310,17 @@ impl Store {
 
     /// Notes that a fill is under way, so that the next process goes on with it if this one dies.
     pub fn put_order(&self, order: &Order) -> Result<(), StoreError> {
-        staging::put_order(&self.root, order)
+        orders::put(&self.root, order)
     }
 
     /// Forgets a fill.
     pub fn remove_order(&self, key: &ImageKey) -> Result<(), StoreError> {
-        staging::remove_order(&self.root, key)
+        orders::remove(&self.root, key)
     }
 
     /// The fills that an earlier process left under way.
     pub fn orders(&self) -> Result<Vec<Order>, StoreError> {
-        staging::orders(&self.root)
+        orders::all(&self.root)
     }
 
     /// Publishes a sealed layer and remembers its recipe. It stays while the lease is held; without one it may go at once.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::index::Sizes;
 use super::layout::Reference;
 use super::usage::{Moment, moment};
-use super::{ImageKey, Store, StoreError, Writing, blobs, staging};
+use super::{ImageKey, Store, StoreError, Writing, blobs, orders};
 use crate::image::ImageName;
 use crate::oci::Digest;
 
@@ -112,7 +112,7 @@ impl Store {
     /// What the noted fills have so far.
     pub(super) fn noted(&self) -> Result<Noted, StoreError> {
         let mut noted = Noted::default();
-        for order in staging::orders(&self.root)? {
+        for order in orders::all(&self.root)? {
             for recipe in order.recipes {
                 if let Some(layer) = self.indexed(|index| index.layer(&recipe))? {
                     noted.blobs.insert(layer.descriptor.digest);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! staging/layer-RECIPE/layer     at its full size from the start; which chunks of it are there, it tells itself (`Plan::read_back`)
-//! staging/order-KEY              a fill that was under way: the next process goes on with it
+//! staging/order-KEY              a fill that was under way: the next process goes on with it (`orders`)
 //! staging/done-RECIPE            which blob a finished layer is, until an image has it (`finished`)
 //! staging/file-N                 a document about to be renamed into its place
 //! staging/evicted-DIGEST         a blob taken out of its place, about to be deleted
@@ -14,23 +14,29 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
-use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::budget::Room;
+use super::direct::{Direct, Pace};
 use super::writeback::Writeback;
-use super::{ImageKey, StoreError, blobs, finished};
-use crate::image::ImageName;
+use super::{StoreError, blobs, finished, orders};
 use crate::layer::{ChunkRef, Plan, Sink};
-use crate::oci::{Digest, Tag};
-use crate::repo::RepoId;
+use crate::oci::Digest;
 
 /// The most parts of one vectored write; the system's limit is 1,024.
 const PARTS: usize = 16;
 
 /// Bytes that are written while others are hashed; less is not worth it.
-const WORTH_A_THREAD: usize = 1 << 20;
+const WORTH_A_THREAD: u64 = 1 << 20;
+
+/// Layers that are shorter always go into the page cache.
+const WORTH_THE_DISK: u64 = 64 << 20;
+
+/// The most that writing into the page cache may take, in hundredths of the time of the hashing: it takes 15 as a rule.
+const CACHE_PACE: u128 = 50;
+
+/// The most that writing past it may take: a disk that is as slow as that keeps everybody waiting who reads from it.
+const DISK_PACE: u128 = 200;
 
 /// A layer that nobody went on with for so long is given up.
 pub(super) const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -48,7 +54,7 @@ pub(super) fn sweep(root: &Path, now: SystemTime) -> Result<(), StoreError> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let path = entry.path();
-        if name.starts_with("order-") || name.starts_with(finished::PREFIX) {
+        if name.starts_with(orders::PREFIX) || name.starts_with(finished::PREFIX) {
             continue;
         }
         if !name.starts_with("layer-") {
@@ -103,6 +109,11 @@ pub struct Staging {
     recipe: Digest,
     folder: PathBuf,
     file: File,
+    /// Writes past the page cache, where that is the better way.
+    direct: Option<Direct>,
+    /// Whether it was tried.
+    tried: bool,
+    pace: Pace,
     writeback: Writeback,
     size: u64,
     found: bool,
@@ -134,6 +145,9 @@ impl Staging {
                     recipe: *recipe,
                     folder,
                     file,
+                    direct: None,
+                    tried: size < WORTH_THE_DISK,
+                    pace: Pace::default(),
                     writeback: Writeback::default(),
                     size,
                     found,
@@ -186,7 +200,10 @@ impl Staging {
 
     /// Brings all that was written to the disk.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
-        let settled = self.writeback.end().and_then(|()| self.file.sync_data());
+        let settled = self
+            .to_cache()
+            .and_then(|()| self.writeback.end())
+            .and_then(|()| self.file.sync_data());
         settled.map_err(StoreError::io("writing out a staging file"))
     }
 
@@ -195,6 +212,7 @@ impl Staging {
         let place = blobs::place(digest);
         let done = self.root.join(&place);
         let fail = || StoreError::io(format!("publishing {place}"));
+        self.to_cache().map_err(fail())?;
         self.writeback.end().map_err(fail())?;
         self.file.sync_all().map_err(fail())?;
         let moving = self.room.moving();
@@ -246,6 +264,9 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
 impl Drop for Staging {
     fn drop(&mut self) {
         if self.kept {
+            if let Err(error) = self.to_cache() {
+                tracing::warn!(%error, "the end of an unfinished layer could not be written");
+            }
             return;
         }
         if let Err(error) = fs::remove_dir_all(&self.folder) {
@@ -256,50 +277,116 @@ impl Drop for Staging {
 }
 
 impl Staging {
-    fn put(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StoreError> {
-        let end = offset + parts.iter().map(|p| p.len() as u64).sum::<u64>();
+    fn put(&mut self, offset: u64, parts: &[&[u8]]) -> Result<(), StoreError> {
+        let end = offset + length(parts);
         if end > self.size {
             return Err(StoreError::Io {
                 what: "writing staging".to_owned(),
                 source: io::Error::other("past the planned end"),
             });
         }
-        let mut at = offset;
-        for parts in parts.chunks(PARTS) {
-            at += write_parts(&self.file, at, parts)
-                .map_err(StoreError::io("writing a staging file"))?;
+        self.put_within(offset, parts)
+            .map_err(StoreError::io("writing a staging file"))
+    }
+
+    fn put_within(&mut self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        if self.direct.as_ref().is_some_and(|d| d.next() != offset) {
+            self.to_cache()?;
+        }
+        let Some(direct) = &mut self.direct else {
+            let mut at = offset;
+            for parts in parts.chunks(PARTS) {
+                at += write_parts(&self.file, at, parts)?;
+            }
+            return Ok(());
+        };
+        if !direct.put(parts, &self.file)? {
+            self.to_cache()?;
         }
         Ok(())
     }
 
+    /// From here on the file is written through the page cache.
+    fn to_cache(&mut self) -> io::Result<()> {
+        let Some(direct) = self.direct.take() else {
+            return Ok(());
+        };
+        let (at, held) = direct.held();
+        self.file.write_all_at(held, at)
+    }
+
+    /// What was written through the cache is written out now and then.
     fn wrote(&mut self, parts: &[&[u8]]) -> Result<(), StoreError> {
-        let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        let wrote = self.writeback.wrote(&self.file, bytes);
+        if self.direct.is_some() {
+            return Ok(());
+        }
+        let wrote = self.writeback.wrote(&self.file, length(parts));
         wrote.map_err(StoreError::io("writing out a staging file"))
     }
 
     /// Writes on `thread` what is worth one, and works meanwhile. Without it, because none can be started, one comes after the other.
     fn put_during(
-        &self,
+        &mut self,
         thread: std::thread::Builder,
         offset: u64,
         parts: &[&[u8]],
         work: impl FnOnce(),
     ) -> Result<(), StoreError> {
-        std::thread::scope(|scope| {
-            let writing = thread.spawn_scoped(scope, || self.put(offset, parts));
+        let begin = Instant::now();
+        let (written, working) = std::thread::scope(|scope| {
+            let writing = thread.spawn_scoped(scope, || (self.put(offset, parts), begin.elapsed()));
             work();
-            match writing {
-                Ok(writing) => writing
+            let working = begin.elapsed();
+            let written = writing.map(|writing| {
+                writing
                     .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(error) => {
-                    tracing::debug!(%error, "no thread can be started; writing without one");
-                    self.put(offset, parts)
-                }
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            (written, working)
+        });
+        let writing = match written {
+            Ok((put, writing)) => put.map(|()| writing)?,
+            Err(error) => {
+                tracing::debug!(%error, "no thread can be started; writing without one");
+                return self.put(offset, parts);
             }
-        })
+        };
+        let Some(pace) = self.pace.judge(writing, working) else {
+            return Ok(());
+        };
+        if self.direct.is_none() && !self.tried && pace > CACHE_PACE {
+            self.past_cache(offset + length(parts), pace);
+        } else if self.direct.is_some() && pace > DISK_PACE {
+            tracing::debug!(
+                pace,
+                "the disk does not keep up; the layer goes on through the page cache"
+            );
+            self.to_cache()
+                .map_err(StoreError::io("writing a staging file"))?;
+        }
+        Ok(())
     }
+
+    /// From `next` on the file is written past the page cache, if its file system can.
+    fn past_cache(&mut self, next: u64, pace: u128) {
+        self.tried = true;
+        match Direct::open(&self.folder.join("layer"), &self.file, next) {
+            Ok(direct) => {
+                tracing::debug!(
+                    pace,
+                    "the page cache does not keep up; the layer goes on past it"
+                );
+                self.direct = Some(direct);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the page cache does not keep up, and there is no way past it")
+            }
+        }
+    }
+}
+
+fn length(parts: &[&[u8]]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
 }
 
 impl Sink for Staging {
@@ -317,7 +404,7 @@ impl Sink for Staging {
         parts: &[&[u8]],
         work: impl FnOnce(),
     ) -> Result<(), StoreError> {
-        if parts.iter().map(|part| part.len()).sum::<usize>() < WORTH_A_THREAD {
+        if length(parts) < WORTH_A_THREAD {
             work();
             return self.write(offset, parts);
         }
@@ -329,7 +416,7 @@ impl Sink for Staging {
 /// Writes the concatenation of `parts` at `offset` with as few calls as the system takes.
 fn write_parts(file: &File, offset: u64, parts: &[&[u8]]) -> io::Result<u64> {
     let slices: Vec<io::IoSlice<'_>> = parts.iter().map(|p| io::IoSlice::new(p)).collect();
-    let total: u64 = parts.iter().map(|p| p.len() as u64).sum();
+    let total = length(parts);
     let mut done = loop {
         match rustix::io::pwritev(file, &slices, offset) {
             Ok(done) => break done as u64,
@@ -351,92 +438,6 @@ fn write_parts(file: &File, offset: u64, parts: &[&[u8]]) -> io::Result<u64> {
     Ok(total)
 }
 
-/// A fill that is under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    /// Which image.
-    pub key: ImageKey,
-    /// The repository in its canonical spelling.
-    pub repo: RepoId,
-    /// The tag under which the image is published.
-    pub tag: Tag,
-    /// The recipes of its layers, as soon as they are known: what is there of them is kept for this fill.
-    pub recipes: Vec<Digest>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct OrderFile {
-    name: String,
-    layout: String,
-    commit: String,
-    repo: String,
-    tag: String,
-    #[serde(default)]
-    recipes: Vec<Digest>,
-}
-
-fn order_place(key: &ImageKey) -> String {
-    let text = format!("{}\0{}\0{}", key.name, key.layout, key.commit);
-    format!("staging/order-{}", Digest::of(text.as_bytes()).hex())
-}
-
-/// Notes that a fill is under way.
-pub(super) fn put_order(root: &Path, order: &Order) -> Result<(), StoreError> {
-    let file = OrderFile {
-        name: order.key.name.to_string(),
-        layout: order.key.layout.to_string(),
-        commit: order.key.commit.to_string(),
-        repo: order.repo.to_string(),
-        tag: order.tag.to_string(),
-        recipes: order.recipes.clone(),
-    };
-    let bytes = serde_json::to_vec(&file).map_err(|e| StoreError::Index(e.to_string()))?;
-    blobs::replace(root, &order_place(&order.key), &bytes)
-}
-
-/// Forgets a fill.
-pub(super) fn remove_order(root: &Path, key: &ImageKey) -> Result<(), StoreError> {
-    match fs::remove_file(root.join(order_place(key))) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(StoreError::io("removing an order")(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The fills that an earlier process left under way. What cannot be read is removed.
-pub(super) fn orders(root: &Path) -> Result<Vec<Order>, StoreError> {
-    let mut orders = Vec::new();
-    for entry in fs::read_dir(root.join("staging")).map_err(StoreError::io("listing staging"))? {
-        let entry = entry.map_err(StoreError::io("listing staging"))?;
-        if !entry.file_name().to_string_lossy().starts_with("order-") {
-            continue;
-        }
-        match fs::read(entry.path()).ok().as_deref().and_then(parse_order) {
-            Some(order) => orders.push(order),
-            None => {
-                tracing::warn!("an unreadable order of a fill is removed");
-                fs::remove_file(entry.path()).map_err(StoreError::io("removing an order"))?;
-            }
-        }
-    }
-    Ok(orders)
-}
-
-fn parse_order(bytes: &[u8]) -> Option<Order> {
-    let file: OrderFile = serde_json::from_slice(bytes).ok()?;
-    Some(Order {
-        key: ImageKey {
-            name: ImageName::parse(&file.name).ok()?,
-            layout: file.layout.parse().ok()?,
-            commit: file.commit.parse().ok()?,
-        },
-        repo: file.repo.parse().ok()?,
-        tag: file.tag.parse().ok()?,
-        recipes: file.recipes,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Store;
@@ -446,7 +447,7 @@ mod tests {
     fn a_layer_is_written_even_if_no_thread_can_be_started() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path()).expect("a store");
-        let staging = store.stage(&Digest::of(b"recipe"), 6).expect("room");
+        let mut staging = store.stage(&Digest::of(b"recipe"), 6).expect("room");
         // No address space has room for its stack.
         let thread = std::thread::Builder::new().stack_size(usize::MAX >> 8);
         let mut worked = false;
