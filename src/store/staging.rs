@@ -200,7 +200,10 @@ impl Staging {
 
     /// Brings all that was written to the disk.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
-        let settled = self.writeback.end().and_then(|()| self.file.sync_data());
+        let settled = self
+            .to_cache()
+            .and_then(|()| self.writeback.end())
+            .and_then(|()| self.file.sync_data());
         settled.map_err(StoreError::io("writing out a staging file"))
     }
 
