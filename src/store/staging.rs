@@ -201,7 +201,7 @@ impl Staging {
     /// Brings all that was written to the disk.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         let settled = self
-            .to_cache()
+            .back_to_cache()
             .and_then(|()| self.writeback.end())
             .and_then(|()| self.file.sync_data());
         settled.map_err(StoreError::io("writing out a staging file"))
@@ -212,7 +212,7 @@ impl Staging {
         let place = blobs::place(digest);
         let done = self.root.join(&place);
         let fail = || StoreError::io(format!("publishing {place}"));
-        self.to_cache().map_err(fail())?;
+        self.back_to_cache().map_err(fail())?;
         self.writeback.end().map_err(fail())?;
         self.file.sync_all().map_err(fail())?;
         let moving = self.room.moving();
@@ -264,7 +264,7 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
 impl Drop for Staging {
     fn drop(&mut self) {
         if self.kept {
-            if let Err(error) = self.to_cache() {
+            if let Err(error) = self.back_to_cache() {
                 tracing::warn!(%error, "the end of an unfinished layer could not be written");
             }
             return;
@@ -291,7 +291,7 @@ impl Staging {
 
     fn put_within(&mut self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         if self.direct.as_ref().is_some_and(|d| d.next() != offset) {
-            self.to_cache()?;
+            self.back_to_cache()?;
         }
         let Some(direct) = &mut self.direct else {
             let mut at = offset;
@@ -301,13 +301,13 @@ impl Staging {
             return Ok(());
         };
         if !direct.put(parts, &self.file)? {
-            self.to_cache()?;
+            self.back_to_cache()?;
         }
         Ok(())
     }
 
     /// From here on the file is written through the page cache.
-    fn to_cache(&mut self) -> io::Result<()> {
+    fn back_to_cache(&mut self) -> io::Result<()> {
         let Some(direct) = self.direct.take() else {
             return Ok(());
         };
@@ -361,7 +361,7 @@ impl Staging {
                 pace,
                 "the disk does not keep up; the layer goes on through the page cache"
             );
-            self.to_cache()
+            self.back_to_cache()
                 .map_err(StoreError::io("writing a staging file"))?;
         }
         Ok(())
