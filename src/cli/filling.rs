@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Failure;
 use super::origin::Origin;
 use crate::config::Settings;
+use crate::control::listens;
 use crate::fill::{FillSettings, Images};
 use crate::hub::HubSettings;
 use crate::store::{Limits, Store, StoreError};
@@ -108,4 +109,18 @@ fn hub_settings(settings: &Settings) -> HubSettings {
         connect: settings.upstream.connect_timeout,
         ..HubSettings::default()
     }
+}
+
+/// Whether a process listens on the folder's socket.
+pub(super) async fn is_served(data: &Path) -> Result<bool, Failure> {
+    let folder = data.to_owned();
+    let asked = tokio::task::spawn_blocking(move || listens(&folder)).await;
+    asked
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|error| {
+            Failure::new("cannot ask the running server")
+                .from(error)
+                .next("run this as the server's user, who owns the data folder")
+        })
 }

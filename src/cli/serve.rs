@@ -3,13 +3,16 @@
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use super::Failure;
+use super::filling::is_served;
 use super::flags::SettingFlags;
+use super::manage::PATIENCE;
 use super::{filling, gate};
 use crate::config::{Address, ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
 use crate::control::{Context, Control};
@@ -62,7 +65,7 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals()
         .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
     let origin = filling::origin(&settings)?;
-    let store = filling::open_store(&settings).await?;
+    let store = open_store(&settings).await?;
     let gate = gate::gate(&settings, address, &origin, &store).await?;
     let upkeep = Upkeep::start(Arc::clone(&store), Upkeep::EVERY);
     let proof = gate::tells_apart(&settings, address);
@@ -182,6 +185,22 @@ fn connections(wanted: usize, files: Option<u64>) -> usize {
         );
     }
     wanted.min(room)
+}
+
+/// Opens the store. A command that has the folder for a moment is waited for; another server is not.
+async fn open_store(settings: &Settings) -> Result<Arc<Store>, Failure> {
+    let started = Instant::now();
+    loop {
+        match filling::open_store(settings).await {
+            Err(failure) if failure.is_locked() && started.elapsed() < PATIENCE => {
+                if is_served(&settings.data_dir).await? {
+                    return Err(failure);
+                }
+                tokio::time::sleep(PATIENCE / 50).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Binds the address. From here on clients can connect, and wait.

@@ -1,6 +1,7 @@
 //! Prefetching: what rules want filled when the server starts, and again every so often.
 //!
-//! One image at a time, and only when no client's fill waits for its turn. What fails is logged, and tried again at its next time.
+//! One image at a time, and only when no client's fill waits for its turn. What fails is logged, and tried again at its next time, or sooner
+//! if only the upstream was in trouble.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Found, Images};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::image::ImageName;
 use crate::oci::Tag;
 
 /// How often it is looked whether there is a free turn.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// When a rule is tried again if the upstream did not answer.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Fills ahead until it is stopped.
 pub struct Prefetch {
@@ -61,8 +65,9 @@ async fn rounds(images: &Arc<Images>) {
     {
         tokio::time::sleep_until(at).await;
         let rule = &rules[index];
+        let mut trouble = false;
         for (name, tag) in &rule.prefetch {
-            fetch(images, name, tag, rule.pin).await;
+            trouble |= fetch(images, name, tag, rule.pin).await;
         }
         // Times that went by while it was at work are left out.
         due[index] = rule.every.map(|every| {
@@ -71,21 +76,39 @@ async fn rounds(images: &Arc<Images>) {
             let rounds = u32::try_from(late).unwrap_or(u32::MAX).saturating_add(1);
             at + every.saturating_mul(rounds)
         });
+        if trouble {
+            let again = Instant::now() + AGAIN;
+            due[index] = Some(due[index].map_or(again, |at| at.min(again)));
+        }
     }
 }
 
-async fn fetch(images: &Arc<Images>, name: &ImageName, tag: &Tag, pin: bool) {
+/// Gives whether it could not be had for a reason that passes.
+async fn fetch(images: &Arc<Images>, name: &ImageName, tag: &Tag, pin: bool) -> bool {
     while !images.flights.has_turn() {
         tokio::time::sleep(LOOK).await;
     }
-    match fill(images, name, tag, pin).await {
-        Ok(true) => tracing::info!(%name, %tag, "prefetched"),
-        Ok(false) => tracing::debug!(%name, %tag, "prefetched before"),
-        Err(error) => tracing::warn!(
-            %name, %tag, %error,
-            "it could not be prefetched; it is tried again at its next time, or when it is asked for"
-        ),
-    }
+    let error = match fill(images, name, tag, pin).await {
+        Ok(true) => {
+            tracing::info!(%name, %tag, "prefetched");
+            return false;
+        }
+        Ok(false) => {
+            tracing::debug!(%name, %tag, "prefetched before");
+            return false;
+        }
+        Err(error) => error,
+    };
+    let passes = matches!(
+        error.kind,
+        Kind::BadGateway | Kind::GatewayTimeout | Kind::TooManyRequests(_) | Kind::Unavailable
+    );
+    let next = match passes {
+        true => "it is tried again soon",
+        false => "it is tried again at its next time, or when it is asked for",
+    };
+    tracing::warn!(%name, %tag, %error, next, "it could not be prefetched");
+    passes
 }
 
 /// Fills what the tag means now, however lately that was asked; whether it was missing.

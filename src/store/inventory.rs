@@ -168,10 +168,11 @@ impl Store {
 
     /// What is cached now.
     pub fn inventory(&self) -> Result<Inventory, StoreError> {
-        // Nothing is published or taken away meanwhile.
-        let _writing = self.lock_writing();
+        // Nothing is published or taken away until it is known what is there. All else is measured afterwards, on nobody's time.
+        let writing = self.lock_writing();
         Inventory::take(
             &self.root,
+            writing,
             &|index, references| {
                 let blobs = self.blobs_of(index, references)?;
                 Ok(blobs.into_iter().map(|(digest, _)| digest).collect())
@@ -206,12 +207,14 @@ impl Inventory {
             reach(root, index, DEPTH, &mut found);
             Ok(found.into_keys().collect())
         };
-        Self::take(root, &reached, &|digest| uses.get(digest).copied())
+        Self::take(root, (), &reached, &|digest| uses.get(digest).copied())
     }
 
-    /// `blobs_of` tells the blobs of an image, `used` when one was last used.
+    /// `keep` is let go of when it is known which images and blobs there are; `blobs_of` tells the blobs of an image, `used` when one was
+    /// last used.
     fn take(
         root: &Path,
+        keep: impl Sized,
         blobs_of: &BlobsOf<'_>,
         used: &dyn Fn(&Digest) -> Option<Moment>,
     ) -> Result<Self, StoreError> {
@@ -231,6 +234,7 @@ impl Inventory {
             }
             images.push(held);
         }
+        drop(keep);
         let mut inventory = Self {
             root: root.to_owned(),
             images,

@@ -49,3 +49,17 @@ async fn a_lost_layer_is_filled_again() {
     fs::remove_file(blob).expect("removed");
     assert!(proxy.files("org/demo", "main").await == wanted(&hub, "Org/Demo", "main"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_waits_for_a_command_that_has_the_folder_for_a_moment() {
+    let hub = demo().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let command = hf_oci::store::Store::open(folder.path()).expect("a store");
+    let done = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(command);
+    });
+    let server = crate::binary::Server::start(folder.path(), &hub, &[]);
+    done.join().expect("done");
+    server.stop();
+}

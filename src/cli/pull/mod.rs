@@ -17,13 +17,13 @@ use super::Failure;
 use super::flags::SettingFlags;
 use super::manage::Exact;
 use crate::config::{ConfigError, Flags, LogFilter, Settings, Sources};
-use crate::control::{FailedLine, Wanted, Why};
+use crate::control::{Event, FailedLine, Wanted, Why};
 use crate::server::Shutdown;
 use crate::telemetry;
 
 use remote::Remote;
 use show::{Between, Show};
-use source::Source;
+use source::{Miss, Source};
 
 /// Images that a server elsewhere is asked for at once.
 const ELSEWHERE: usize = 8;
@@ -92,7 +92,7 @@ impl Pull {
         log(&sources, &settings, &show);
         let signals = Shutdown::on_signals()
             .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
-        let (source, at_once) = match self.server {
+        let (mut source, at_once) = match self.server {
             Some(server) => {
                 let remote = Remote::new(server, self.user).await?;
                 (Source::Remote(remote), ELSEWHERE)
@@ -102,7 +102,19 @@ impl Pull {
                 settings.fill.concurrent,
             ),
         };
-        let ends = pull_all(&source, wanted, at_once, &show, &signals).await;
+        let mut ends = Ends::of(wanted.len());
+        let mut left = wanted;
+        for round in 0.. {
+            let gone = pull_all(&source, left, at_once, &show, &signals, &mut ends).await;
+            if gone.is_empty() || ends.interrupted || round == MOVES {
+                gone.into_iter().for_each(|(_, f)| ends.gave_up(f, &show));
+                break;
+            }
+            // A folder that changes hands: whoever has it now goes on, or this process does.
+            source.close().await;
+            source = Source::of_folder(&settings).await?;
+            left = gone.into_iter().map(|(wanted, _)| wanted).collect();
+        }
         let afterwards = source.afterwards();
         show.clear();
         tokio::select! {
@@ -129,6 +141,9 @@ fn log(sources: &Sources, settings: &Settings, show: &Arc<Show>) {
     telemetry::init_to(&filter, settings.log_format, move || between.clone());
 }
 
+/// How often another process is asked for what is left when one has ended.
+const MOVES: usize = 5;
+
 /// How it ended.
 struct Ends {
     wanted: usize,
@@ -137,21 +152,16 @@ struct Ends {
     interrupted: bool,
 }
 
-/// Pulls some at once, until all have ended or a signal comes.
+/// Pulls some at once, until all have ended or a signal comes. Gives those whose server has ended meanwhile.
 async fn pull_all(
     source: &Source,
     wanted: Vec<Wanted>,
     at_once: usize,
     show: &Arc<Show>,
     signals: &Shutdown,
-) -> Ends {
-    let mut ends = Ends {
-        wanted: wanted.len(),
-        cached: 0,
-        failed: Vec::new(),
-        interrupted: false,
-    };
-    let many = wanted.len() > 1;
+    ends: &mut Ends,
+) -> Vec<(Wanted, FailedLine)> {
+    let mut gone = Vec::new();
     let each = stream::iter(wanted).map(|wanted| source.pull(wanted, show, signals));
     let mut each = std::pin::pin!(each.buffer_unordered(at_once.max(1)));
     loop {
@@ -166,18 +176,38 @@ async fn pull_all(
         match next {
             None => break,
             Some(Ok(())) => ends.cached += 1,
-            Some(Err(failed)) => {
-                if many {
-                    show.failed(&failed.image, &failed.message);
-                }
-                ends.failed.push(failed);
-            }
+            Some(Err(Miss::Gone(wanted, failed))) => gone.push((wanted, failed)),
+            Some(Err(Miss::Failed(failed))) => ends.failed(failed, show),
         }
     }
-    ends
+    gone
 }
 
 impl Ends {
+    /// So many are wanted, and none has ended.
+    const fn of(wanted: usize) -> Self {
+        Self {
+            wanted,
+            cached: 0,
+            failed: Vec::new(),
+            interrupted: false,
+        }
+    }
+
+    /// One is not cached.
+    fn failed(&mut self, failed: FailedLine, show: &Show) {
+        if self.wanted > 1 {
+            show.failed(&failed.image, &failed.message);
+        }
+        self.failed.push(failed);
+    }
+
+    /// Nobody is there who would see to one.
+    fn gave_up(&mut self, failed: FailedLine, show: &Show) {
+        show.event(&Event::NotPulled(failed.clone()));
+        self.failed(failed, show);
+    }
+
     /// Says how it ended, and gives that as an exit code.
     fn told(self, show: &Show, afterwards: &'static str) -> Result<(), Failure> {
         let names: Vec<String> = self.failed.iter().map(|f| f.image.clone()).collect();

@@ -113,7 +113,7 @@ impl Remote {
             let by_digest = self.document(&wanted.name, &digest.to_string()).await;
             match by_digest {
                 Err(failed) if failed.why == Why::NotFound => {}
-                found => return parsed(&found?).map(|index| (digest, index)),
+                found => return named(digest, &found?).map(|index| (digest, index)),
             }
         }
         let tag = wanted.tag.as_deref().unwrap_or("latest");
@@ -216,6 +216,22 @@ impl Failed {
 
 fn broken(how: &str) -> Failed {
     Failed::new(Why::Upstream, format!("the server is in trouble: {how}"))
+}
+
+/// The index that was asked for by its digest.
+fn named(digest: Digest, bytes: &[u8]) -> Result<Index, Failed> {
+    if Digest::of(bytes) != digest {
+        return Err(broken("it gave another index than was asked for"));
+    }
+    parsed(bytes).map_err(|failed| match parsed::<Manifest>(bytes) {
+        Ok(_) => {
+            let message = format!(
+                "{digest} is the manifest of one platform; ask for the index, which has all of them"
+            );
+            Failed::new(Why::NotFound, message)
+        }
+        Err(_) => failed,
+    })
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failed> {

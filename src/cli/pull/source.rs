@@ -1,6 +1,6 @@
 //! Who fills: the server of the data folder, this process, or a server elsewhere.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,11 +8,12 @@ use tokio::sync::mpsc;
 
 use super::remote::Remote;
 use super::show::Show;
+use crate::cli::Failure;
+use crate::cli::filling::{self, is_served};
 use crate::cli::manage::{PATIENCE, owned};
-use crate::cli::{Failure, filling};
 use crate::config::Settings;
 use crate::control::{
-    AskError, Context, Control, Event, FailedLine, Request, Wanted, Why, ask, listens, pull,
+    AskError, Context, Control, Event, FailedLine, Request, Wanted, Why, ask, pull,
 };
 use crate::fill::{Images, Upkeep};
 use crate::server::Shutdown;
@@ -20,6 +21,20 @@ use crate::store::Store;
 
 /// Events that may wait to be shown.
 const QUEUE: usize = 16;
+
+/// Why an image is not cached.
+pub(super) enum Miss {
+    /// For this reason.
+    Failed(FailedLine),
+    /// The process that was asked has ended, or takes nothing more: whoever has the folder now is to be asked.
+    Gone(Wanted, FailedLine),
+}
+
+impl From<FailedLine> for Miss {
+    fn from(failed: FailedLine) -> Self {
+        Self::Failed(failed)
+    }
+}
 
 /// Who fills.
 pub(super) enum Source {
@@ -64,11 +79,11 @@ impl Source {
         wanted: Wanted,
         show: &Arc<Show>,
         stop: &Shutdown,
-    ) -> Result<(), FailedLine> {
+    ) -> Result<(), Miss> {
         match self {
             Self::Server(data) => asked(data.clone(), wanted, Arc::clone(show), stop.clone()).await,
-            Self::Own(own) => own.pull(wanted, show).await,
-            Self::Remote(remote) => remote.pull(&wanted, show).await,
+            Self::Own(own) => Ok(own.pull(wanted, show).await?),
+            Self::Remote(remote) => Ok(remote.pull(&wanted, show).await?),
         }
     }
 
@@ -99,35 +114,18 @@ impl Source {
     }
 }
 
-async fn is_served(data: &Path) -> Result<bool, Failure> {
-    let folder = data.to_owned();
-    let asked = tokio::task::spawn_blocking(move || listens(&folder)).await;
-    asked
-        .map_err(std::io::Error::other)
-        .flatten()
-        .map_err(|error| {
-            Failure::new("cannot ask the running server")
-                .from(error)
-                .next("run this as the server's user, who owns the data folder")
-        })
-}
-
 /// Has the running server fill it.
-async fn asked(
-    data: PathBuf,
-    wanted: Wanted,
-    show: Arc<Show>,
-    stop: Shutdown,
-) -> Result<(), FailedLine> {
+async fn asked(data: PathBuf, wanted: Wanted, show: Arc<Show>, stop: Shutdown) -> Result<(), Miss> {
     let image = wanted.to_string();
+    let (request, shown) = (Request::Pull(wanted.clone()), Arc::clone(&show));
     let work = move || {
         let mut last = None;
         let mut each = |event: Event| {
-            show.event(&event);
+            shown.event(&event);
             last = event.is_final().then_some(event);
             !stop.has_begun()
         };
-        ask(&data, &Request::Pull(wanted), &mut each).map(|()| last)
+        ask(&data, &request, &mut each).map(|()| last)
     };
     let other = |why, message: String| FailedLine {
         image: image.clone(),
@@ -135,14 +133,18 @@ async fn asked(
         message,
         retry_after: None,
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(last)) => ended(&image, last),
+    let why = match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(last)) => return Ok(ended(&image, last)?),
         Ok(Err(error @ (AskError::Stopped | AskError::Nobody))) => {
-            Err(other(Why::Upstream, format!("{error}; run the same again")))
+            let failed = other(Why::Upstream, format!("{error}; run the same again"));
+            return Err(Miss::Gone(wanted, failed));
         }
-        Ok(Err(error)) => Err(other(Why::Other, error.to_string())),
-        Err(error) => Err(other(Why::Other, error.to_string())),
-    }
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let failed = other(Why::Other, why);
+    show.event(&Event::NotPulled(failed.clone()));
+    Err(failed.into())
 }
 
 /// How the last event says that it ended.
