@@ -2,13 +2,14 @@
 //!
 //! The crate is built in rings; an inner ring knows nothing of an outer one (a test holds the rule):
 //!
-//! * pure: [`oci`], [`repo`], [`layer`], [`image`] (no runtime, file or socket)
+//! * pure: [`oci`], [`repo`], [`layer`], [`image`], [`bundle`] (no runtime, file or socket)
 //! * effects: [`hub`] (where files come from), [`store`] (the OCI image layout on disk)
 //! * work: [`fill`] (reference to image; the cold path, read from top to bottom)
 //! * [`auth`]: who asks, and what they may read
 //! * edges: [`registry`] (HTTP `/v2`), [`server`], [`control`] (operators), [`cli`], [`config`], [`telemetry`]
 
 pub mod auth;
+pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod control;

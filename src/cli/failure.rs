@@ -37,6 +37,16 @@ impl Failure {
         self
     }
 
+    /// Adds what the reader can do, after what is said already.
+    pub fn then(mut self, next: impl Into<String>) -> Self {
+        let next = next.into();
+        self.next = Some(match self.next {
+            Some(first) => format!("{first}\n  {next}"),
+            None => next,
+        });
+        self
+    }
+
     /// Sets the exit code, for failures that scripts tell apart.
     pub const fn code(mut self, code: u8) -> Self {
         self.code = code;

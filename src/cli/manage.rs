@@ -2,6 +2,7 @@
 //!
 //! A running server does the work itself, asked through its socket; without one the command locks the folder and does it.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -35,36 +36,74 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// The settings, with what was said here.
+    pub(super) fn sources(
+        self,
+        load: impl FnOnce(Flags) -> Result<Sources, ConfigError>,
+    ) -> Result<Sources, ConfigError> {
+        let mut flags = Flags::new();
+        flags.extend(self.data_dir.map(|dir| ("data_dir", dir)));
+        load(flags)
+    }
+
+    /// Whether JSON is printed.
+    pub(super) const fn json(&self) -> bool {
+        self.json
+    }
+
     /// Has `request` done, prints what becomes of it, and gives the final event.
     pub(super) async fn run(
         self,
         load: impl FnOnce(Flags) -> Result<Sources, ConfigError>,
         request: Request,
     ) -> Result<Event, Failure> {
-        let mut flags = Flags::new();
-        flags.extend(self.data_dir.map(|dir| ("data_dir", dir)));
-        let data = config::data_dir(&load(flags)?)?;
         let json = self.json;
+        let data = config::data_dir(&self.sources(load)?)?;
         let done = tokio::task::spawn_blocking(move || work(&data, &request, json)).await;
         done.unwrap_or_else(|error| Err(Failure::new("the command was lost").from(error)))
     }
 }
 
-/// Asks the server, or does it here. A folder that changes hands meanwhile is waited for.
+/// Asks the server, or does it here.
 fn work(data: &Path, request: &Request, json: bool) -> Result<Event, Failure> {
-    if !data.join("oci-layout").exists() {
-        let what = format!("there is no cache in {}", data.display());
-        return Err(Failure::new(what).next("--data-dir DIR, or the configuration file that the server uses (--config), says where it is"));
+    is_cache(data)?;
+    let last = RefCell::new(None);
+    let each = |event: Event| {
+        show(&event, json);
+        *last.borrow_mut() = event.is_final().then_some(event);
+    };
+    let asked = || ask(data, request, &mut |event| each(event));
+    let here = |store: Store| {
+        let mut tell = |event: Event| {
+            each(event);
+            true
+        };
+        execute(&store, request, &mut tell, &|_| 0);
+        Ok(())
+    };
+    through(data, asked, here)?;
+    end(last.into_inner())
+}
+
+/// Fails where no cache is.
+pub(super) fn is_cache(data: &Path) -> Result<(), Failure> {
+    if data.join("oci-layout").exists() {
+        return Ok(());
     }
+    let what = format!("there is no cache in {}", data.display());
+    Err(Failure::new(what).next("--data-dir DIR, or the configuration file that the server uses (--config), says where it is"))
+}
+
+/// Has something done by the server of a folder, or without one here. A folder that changes hands meanwhile is waited for.
+pub(super) fn through<T>(
+    data: &Path,
+    asked: impl Fn() -> Result<T, AskError>,
+    here: impl FnOnce(Store) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let started = Instant::now();
     loop {
-        let mut last = None;
-        let mut each = |event: Event| {
-            show(&event, json);
-            last = event.is_final().then_some(event);
-        };
-        match ask(data, request, &mut each) {
-            Ok(()) => return end(last),
+        match asked() {
+            Ok(done) => return Ok(done),
             Err(AskError::Nobody) => {}
             Err(error) => {
                 return Err(Failure::new("cannot ask the running server")
@@ -73,14 +112,7 @@ fn work(data: &Path, request: &Request, json: bool) -> Result<Event, Failure> {
             }
         }
         match open(data)? {
-            Some(store) => {
-                let mut tell = |event: Event| {
-                    each(event);
-                    true
-                };
-                execute(&store, request, &mut tell, &|_| 0);
-                return end(last);
-            }
+            Some(store) => return here(store),
             None if started.elapsed() < PATIENCE => std::thread::sleep(PATIENCE / 50),
             None => {
                 let what = format!(
@@ -113,7 +145,7 @@ fn open(data: &Path) -> Result<Option<Store>, Failure> {
 }
 
 /// What the last event means for the exit code.
-fn end(last: Option<Event>) -> Result<Event, Failure> {
+pub(super) fn end(last: Option<Event>) -> Result<Event, Failure> {
     match last {
         Some(Event::Unknown { image, tags }) => {
             let failure = Failure::new(format!("{image} is not cached")).code(UNKNOWN);
@@ -133,7 +165,7 @@ fn end(last: Option<Event>) -> Result<Event, Failure> {
 }
 
 /// Prints an event: as JSON, or what a person wants to know of it.
-fn show(event: &Event, json: bool) {
+pub(super) fn show(event: &Event, json: bool) {
     let line = if json {
         let silent = matches!(event, Event::Progress { total: 0, .. });
         serde_json::to_string(event).ok().filter(|_| !silent)
@@ -188,6 +220,16 @@ fn text(event: &Event) -> Option<String> {
                 Bytes(*bytes)
             )
         }
+        Event::Imported {
+            count,
+            blobs,
+            bytes,
+            present,
+            ..
+        } => format!(
+            "imported {count} images: {blobs} blobs, {}; {present} blobs were here already",
+            Bytes(*bytes)
+        ),
         Event::Verified { blobs, bytes, .. } => verified(event, *blobs, *bytes),
         _ => return None,
     })

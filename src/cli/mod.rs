@@ -1,12 +1,15 @@
 //! The command line, one file a command.
 
 mod cert;
+mod export;
 mod failure;
 mod flags;
 mod gate;
 mod gc;
 mod health;
+mod import;
 mod manage;
+mod meter;
 mod pin;
 mod rm;
 mod serve;
@@ -51,6 +54,8 @@ enum Command {
     Unpin(pin::Unpin),
     Rm(rm::Rm),
     Verify(verify::Verify),
+    Export(export::Export),
+    Import(import::Import),
 }
 
 impl Cli {
@@ -69,6 +74,8 @@ impl Cli {
             Command::Unpin(unpin) => unpin.run(load).await,
             Command::Rm(rm) => rm.run(load).await,
             Command::Verify(verify) => verify.run(load).await,
+            Command::Export(export) => export.run(load).await,
+            Command::Import(import) => import.run(load).await,
         }
     }
 }

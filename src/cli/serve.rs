@@ -106,6 +106,8 @@ fn control(settings: &Settings, store: &Arc<Store>, images: &Arc<Images>) -> Opt
     let context = Context {
         store: Arc::clone(store),
         images: (!settings.offline).then(|| Arc::clone(images)),
+        answers: Arc::clone(images),
+        limits: settings.cache,
     };
     Control::start(context)
         .inspect_err(|error| {
@@ -230,7 +232,7 @@ fn connections(wanted: usize, files: Option<u64>) -> usize {
 }
 
 /// Makes the data directory, if need be, and sees that it can be written.
-fn prepare_data_dir(dir: &Path) -> Result<(), Failure> {
+pub(super) fn prepare_data_dir(dir: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt;
 
     use rustix::fs::{Access, access};

@@ -171,12 +171,7 @@ impl Settings {
                 allow: globs(sources, "repositories.allow")?,
                 deny: globs(sources, "repositories.deny")?,
             },
-            cache: Limits {
-                max_size: sources
-                    .get("cache.max_size", |_: &Size| Ok(()))?
-                    .map(|s| s.0),
-                min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
-            },
+            cache: limits(sources)?,
             fill: Fill {
                 memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,
                 connections: required(sources, "fill.connections", between(1, 256))?.0,
@@ -311,5 +306,15 @@ pub fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
     home.map(|home| home.join("hf-oci")).ok_or_else(|| {
         let why = "this user has no home folder; set --data-dir or HF_OCI_DATA_DIR";
         ConfigError::new(Place::Default(PATH), why)
+    })
+}
+
+/// How much room the cache may take.
+pub fn limits(sources: &Sources) -> Result<Limits, ConfigError> {
+    Ok(Limits {
+        max_size: sources
+            .get("cache.max_size", |_: &Size| Ok(()))?
+            .map(|s| s.0),
+        min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
     })
 }

@@ -1,11 +1,17 @@
 //! Asking a running server.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::Serialize;
+
 use super::server::with_short_path;
-use super::{Event, MAX_LINE, Request, SOCKET};
+use super::{Event, MAX_LINE, Request, SOCKET, Transfer};
 
 /// Why a server did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +29,31 @@ pub enum AskError {
 
 /// Asks the server of a data folder, and passes on what becomes of it; the last event is final. Blocks for as long as it takes.
 pub fn ask(data: &Path, request: &Request, each: &mut dyn FnMut(Event)) -> Result<(), AskError> {
+    converse(data, request, None, each).map(drop)
+}
+
+/// What a server holds for a client stays held until this is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    _stream: BufReader<UnixStream>,
+}
+
+/// The same, for what goes in or out: the server gets `file`, if there is one, to read from.
+pub fn transfer(
+    data: &Path,
+    request: &Transfer,
+    file: Option<&File>,
+    each: &mut dyn FnMut(Event),
+) -> Result<Connection, AskError> {
+    converse(data, request, file, each)
+}
+
+fn converse(
+    data: &Path,
+    request: &impl Serialize,
+    file: Option<&File>,
+    each: &mut dyn FnMut(Event),
+) -> Result<Connection, AskError> {
     let connected = with_short_path(data, SOCKET, |path| UnixStream::connect(path));
     let mut stream = connected.map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => AskError::Nobody,
@@ -30,12 +61,16 @@ pub fn ask(data: &Path, request: &Request, each: &mut dyn FnMut(Event)) -> Resul
     })?;
     let mut line = serde_json::to_vec(request).map_err(io::Error::from)?;
     line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut reader = BufReader::new(stream);
+    let sent = match file {
+        Some(file) => send_with(&stream, &line, file)?,
+        None => 0,
+    };
+    stream.write_all(&line[sent..])?;
+    let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
         line.clear();
-        (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        (&mut stream).take(MAX_LINE).read_until(b'\n', &mut line)?;
         if line.is_empty() {
             return Err(AskError::Stopped);
         }
@@ -43,7 +78,19 @@ pub fn ask(data: &Path, request: &Request, each: &mut dyn FnMut(Event)) -> Resul
         let last = event.is_final();
         each(event);
         if last {
-            return Ok(());
+            return Ok(Connection { _stream: stream });
         }
     }
+}
+
+/// Sends the beginning of `bytes`, and a file beside it; gives how many bytes were sent.
+fn send_with(stream: &UnixStream, bytes: &[u8], file: &File) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    let files = [file.as_fd()];
+    if !beside.push(SendAncillaryMessage::ScmRights(&files)) {
+        return Err(io::Error::other("a file does not fit beside a request"));
+    }
+    let parts = [IoSlice::new(bytes)];
+    Ok(sendmsg(stream, &parts, &mut beside, SendFlags::empty())?)
 }

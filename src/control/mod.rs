@@ -3,13 +3,16 @@
 
 mod client;
 mod server;
+mod transfer;
 
 use serde::{Deserialize, Serialize};
 
+use crate::oci::Descriptor;
 use crate::store::{Finding, Reference, Removal, Store, StoreError, Sweep, Watcher};
 
-pub use client::{AskError, ask};
+pub use client::{AskError, Connection, ask, transfer};
 pub use server::{Context, Control};
+pub use transfer::{Transfer, import_here};
 
 /// The socket's name in the data folder.
 const SOCKET: &str = "control";
@@ -75,6 +78,26 @@ pub enum Event {
         size: u64,
         /// The references that have it, at most a hundred.
         images: Vec<String>,
+    },
+    /// An image is held, and this is how a bundle lists it.
+    Image {
+        /// As [`Listed::parse`](crate::bundle::Listed::parse) reads it.
+        descriptor: Descriptor,
+    },
+    /// Final: all images are held, for as long as the connection is open.
+    Held,
+    /// Final: a bundle was taken in.
+    Imported {
+        /// Its images, at most a hundred.
+        images: Vec<String>,
+        /// How many it has.
+        count: u64,
+        /// Blobs that were written.
+        blobs: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Blobs that were there already.
+        present: u64,
     },
     /// Final: what nothing reached is gone.
     Collected {
@@ -142,7 +165,10 @@ pub enum Event {
 impl Event {
     /// Whether nothing comes after it.
     pub const fn is_final(&self) -> bool {
-        !matches!(self, Self::Progress { .. } | Self::Finding { .. })
+        !matches!(
+            self,
+            Self::Progress { .. } | Self::Finding { .. } | Self::Image { .. }
+        )
     }
 }
 

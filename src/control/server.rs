@@ -1,14 +1,17 @@
 //! The socket of a running server: for its own user only, a few requests at once, each on a thread that may block.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -16,12 +19,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Event, MAX_LINE, Request, SOCKET, execute};
+use super::transfer::{hold, import_here};
+use super::{Event, MAX_LINE, Request, SOCKET, Transfer, execute};
 use crate::fill::Images;
-use crate::store::{Reference, Store};
+use crate::store::{Held, ImportOptions, Limits, Reference, Store};
 
 /// Requests at work at once; more wait to be accepted.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// How long a client may take to ask, and to take one line of the answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +43,10 @@ pub struct Context {
     pub store: Arc<Store>,
     /// Fetches again what is damaged; `None` offline.
     pub images: Option<Arc<Images>>,
+    /// What has answered what there is, before a bundle came.
+    pub answers: Arc<Images>,
+    /// How much room an import may take.
+    pub limits: Limits,
 }
 
 /// The socket, and those who were accepted on it.
@@ -137,33 +145,80 @@ async fn listen(listener: UnixListener, context: Context, stop: CancellationToke
 }
 
 async fn answer(stream: UnixStream, context: Context) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut line = Vec::new();
-    let mut reader = BufReader::new(reader.take(MAX_LINE));
-    timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
+    let (line, file) = timeout(PATIENCE, receive(&stream)).await??;
+    let (mut reader, mut writer) = stream.into_split();
     let (tell, mut told) = mpsc::channel(QUEUE);
-    match serde_json::from_slice::<Request>(&line) {
-        Ok(request) => {
-            tracing::info!(?request, "an operator asks");
-            tokio::task::spawn_blocking(move || work(&context, &request, &tell));
+    let working = match serde_json::from_slice::<Asked>(&line) {
+        Ok(asked) => {
+            tracing::info!(?asked, "an operator asks");
+            tokio::task::spawn_blocking(move || work(&context, asked, file, &tell))
         }
         Err(error) => {
             let message = format!("the request is not understood: {error}");
             // There is room for one.
             let _ = tell.send(Event::Failed { message }).await;
             drop(tell);
+            tokio::task::spawn_blocking(|| None)
         }
-    }
+    };
     while let Some(event) = told.recv().await {
         let mut line = serde_json::to_vec(&event)?;
         line.push(b'\n');
         timeout(PATIENCE, writer.write_all(&line)).await??;
     }
+    // A lost thread holds nothing.
+    if let Ok(Some(_held)) = working.await {
+        let _ = reader.read(&mut [0]).await?;
+    }
     writer.shutdown().await
 }
 
-/// Works on a thread of its own. When the client leaves, the channel closes, and the work ends soon.
-fn work(context: &Context, request: &Request, tell: &mpsc::Sender<Event>) {
+/// What is asked through the socket.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Asked {
+    Operator(Request),
+    Transfer(Transfer),
+}
+
+/// Reads a line, and takes the file that may come beside it.
+async fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Option<File>)> {
+    let (mut line, mut file) = (Vec::new(), None);
+    while !line.ends_with(b"\n") && (line.len() as u64) < MAX_LINE {
+        let take = || take_some(stream, &mut line, &mut file);
+        if stream.async_io(Interest::READABLE, take).await? == 0 {
+            break;
+        }
+    }
+    Ok((line, file))
+}
+
+fn take_some(
+    stream: &UnixStream,
+    line: &mut Vec<u8>,
+    file: &mut Option<File>,
+) -> io::Result<usize> {
+    let mut bytes = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let got = recvmsg(stream, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    line.extend_from_slice(&bytes[..got.bytes]);
+    for message in beside.drain() {
+        if let RecvAncillaryMessage::ScmRights(files) = message {
+            *file = files.last().map(File::from);
+        }
+    }
+    Ok(got.bytes)
+}
+
+/// Works on a thread of its own. When the client leaves, the channel closes, and the work ends soon. Gives what is to be held until then.
+fn work(
+    context: &Context,
+    asked: Asked,
+    file: Option<File>,
+    tell: &mpsc::Sender<Event>,
+) -> Option<Held> {
     let mut send = |event: Event| {
         // A progress that nobody has room for is not news.
         if let Event::Progress { .. } = event {
@@ -182,5 +237,32 @@ fn work(context: &Context, request: &Request, tell: &mpsc::Sender<Event>) {
         images.refetch(damaged);
         count
     };
-    execute(&context.store, request, &mut send, &refetch);
+    match asked {
+        Asked::Operator(request) => {
+            execute(&context.store, &request, &mut send, &refetch);
+            None
+        }
+        Asked::Transfer(Transfer::Hold { images }) => hold(&context.store, &images, &mut send),
+        Asked::Transfer(Transfer::Import { resume, public }) => {
+            let options = ImportOptions {
+                resume,
+                public,
+                limits: context.limits,
+            };
+            // Whoever hears that it is done may ask for it at once.
+            let mut send = |event: Event| {
+                if let Event::Imported { .. } = event {
+                    context.answers.forget_answers();
+                }
+                send(event)
+            };
+            match file {
+                Some(file) => import_here(&context.store, file, options, &mut send),
+                None => drop(send(Event::Failed {
+                    message: "no file came beside the request".to_owned(),
+                })),
+            }
+            None
+        }
+    }
 }

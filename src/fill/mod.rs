@@ -184,6 +184,11 @@ impl Images {
         Ok(found)
     }
 
+    /// Forgets what tags mean and what there is not: something came that no upstream told of.
+    pub fn forget_answers(&self) {
+        self.heads.forget();
+    }
+
     /// How many requests were met how, since the start.
     pub fn outcomes(&self) -> &Outcomes {
         &self.shared.outcomes

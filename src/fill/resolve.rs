@@ -101,6 +101,11 @@ impl Heads {
         }
     }
 
+    /// Asks again for everything.
+    pub(super) fn forget(&self) {
+        self.cache.invalidate_all();
+    }
+
     /// What `tag` of `name` means. Requests that ask the same at once are one question to the upstream.
     pub(super) async fn head(
         &self,

@@ -129,7 +129,17 @@ pub fn documents(
     subject: &Subject,
     layers: &[LayerRecord],
 ) -> Result<Vec<Document>, serde_json::Error> {
-    let labels = subject.labels();
+    documents_labelled(&subject.labels(), layers)
+}
+
+/// As [`documents`], with the labels as they are.
+///
+/// # Errors
+/// None in practice: strings and numbers always have a JSON form.
+pub fn documents_labelled(
+    labels: &BTreeMap<String, String>,
+    layers: &[LayerRecord],
+) -> Result<Vec<Document>, serde_json::Error> {
     let mut out = Vec::with_capacity(2 * PLATFORMS.len() + 1);
     let mut manifests = Vec::with_capacity(PLATFORMS.len());
     for (architecture, variant) in PLATFORMS {
@@ -138,7 +148,7 @@ pub fn documents(
             os: "linux".to_owned(),
             variant: variant.map(str::to_owned),
         };
-        let config = Document::new(MEDIA_CONFIG, &config(&platform, layers, &labels))?;
+        let config = Document::new(MEDIA_CONFIG, &config(&platform, layers, labels))?;
         let manifest = Document::new(
             MEDIA_MANIFEST,
             &Manifest {
@@ -159,7 +169,7 @@ pub fn documents(
         schema_version: 2,
         media_type: MEDIA_INDEX.to_owned(),
         manifests,
-        annotations: labels,
+        annotations: labels.clone(),
     };
     out.push(Document::new(MEDIA_INDEX, &index)?);
     Ok(out)

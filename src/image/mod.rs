@@ -9,7 +9,7 @@ mod name;
 mod select;
 
 pub use card::{CARD, MAX_CARD, license};
-pub use document::{Document, LayerRecord, RECIPE, Subject, documents};
+pub use document::{Document, LayerRecord, RECIPE, Subject, documents, documents_labelled};
 pub use layers::{Layout, recipe, split};
 pub use name::{ImageName, NameError, encode_component};
 pub use select::{SelectError, Selected, select};

@@ -187,9 +187,18 @@ impl Room {
         self: &Arc<Self>,
         wanted: &[Wanted],
     ) -> Result<Result<Reservation, Short>, StoreError> {
+        self.claim_under(&self.limits, wanted)
+    }
+
+    /// The same, under other limits.
+    pub(super) fn claim_under(
+        self: &Arc<Self>,
+        limits: &Limits,
+        wanted: &[Wanted],
+    ) -> Result<Result<Reservation, Short>, StoreError> {
         let disk = Disk::of(&self.root)?;
         let mut counts = self.counts();
-        if let Some(short) = counts.short(&self.limits, &disk, wanted) {
+        if let Some(short) = counts.short(limits, &disk, wanted) {
             return Ok(Err(short));
         }
         let claims = wanted.iter().map(|w| (w.0, counts.claim(*w))).collect();

@@ -4,6 +4,8 @@
 //! from the layout at any time, that is what happens then. While there is no room for it, the old one goes on being read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -21,13 +23,17 @@ pub(super) struct Healing {
     /// `None` after an attempt to make it anew failed.
     index: RwLock<Option<Index>>,
     tried: Mutex<Option<Instant>>,
+    /// Whether it was not opened yet.
+    asleep: AtomicBool,
 }
 
 impl Healing {
-    pub(super) fn new(index: Index) -> Self {
+    /// One that is opened when it is asked for the first time. Until then not a byte of it changes: sled writes when it is opened.
+    pub(super) fn asleep() -> Self {
         Self {
-            index: RwLock::new(Some(index)),
+            index: RwLock::new(None),
             tried: Mutex::default(),
+            asleep: AtomicBool::new(true),
         }
     }
 }
@@ -38,6 +44,7 @@ impl Store {
         &self,
         call: impl Fn(&Index) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.wake()?;
         let ask = || {
             let index = self.index.index.read();
             let index = index.unwrap_or_else(PoisonError::into_inner);
@@ -58,6 +65,24 @@ impl Store {
             }
             other => other,
         }
+    }
+
+    /// Opens the index, if it was not opened yet.
+    pub(super) fn wake(&self) -> Result<(), StoreError> {
+        if !self.index.asleep.load(Acquire) {
+            return Ok(());
+        }
+        let index = self.index.index.write();
+        let mut index = index.unwrap_or_else(PoisonError::into_inner);
+        // Another one may have done it meanwhile.
+        if self.index.asleep.load(Acquire) {
+            let layout = self.lock_layout().clone();
+            let opened = rebuild::open(&self.root, &layout)?;
+            self.usage.load(opened.uses()?);
+            *index = Some(opened);
+            self.index.asleep.store(false, Release);
+        }
+        Ok(())
     }
 
     /// Makes the index anew, unless that was tried a moment ago.

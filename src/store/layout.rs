@@ -12,18 +12,14 @@ use serde_json::value::RawValue;
 
 use super::facts::Facts;
 use super::{StoreError, blobs};
+use crate::bundle::{COMMIT, LAYOUT, PINNED, REF_NAME, REPOSITORY, TIME, VISIBILITY};
 use crate::image::{ImageName, Layout as LayerLayout};
 use crate::oci::{Descriptor, Digest, MEDIA_INDEX};
 use crate::repo::{Commit, RepoId, Visibility};
 
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const REPOSITORY: &str = "io.hf-oci.repository";
-const COMMIT: &str = "io.hf-oci.commit";
-const LAYOUT: &str = "io.hf-oci.layout";
-const TIME: &str = "io.hf-oci.time";
-const VISIBILITY: &str = "io.hf-oci.visibility";
-const PINNED: &str = "io.hf-oci.pinned";
+/// Annotation of an entry that came with a bundle.
+const IMPORTED: &str = "io.hf-oci.imported";
 
 /// A name and tag, and the image they mean.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,6 +42,9 @@ pub struct Reference {
     pub time: SystemTime,
     /// Whether what it means is never evicted.
     pub pinned: bool,
+    /// Whether the image came with a bundle: nobody has held its layers against what they are said to be made of, so no other image may
+    /// be made of them.
+    pub imported: bool,
 }
 
 /// What `index.json` says. Entries that other tools put there are kept as they are.
@@ -185,6 +184,12 @@ impl Layout {
         })
     }
 
+    /// Whether all that is known of an image came with bundles; of one that nothing means, it is `unknown`.
+    pub(super) fn is_imported(&self, index: &Digest, unknown: bool) -> bool {
+        let mut same = self.references().filter(|r| r.index == *index).peekable();
+        (same.peek().is_none() && unknown) || same.any(|r| r.imported)
+    }
+
     /// Descriptors of other tools.
     pub(super) fn foreign(&self) -> &[Value] {
         &self.foreign
@@ -287,6 +292,7 @@ fn descriptor(reference: &Reference, visibility: Option<Visibility>) -> Descript
             .into_iter()
             .chain(visibility)
             .chain(reference.pinned.then(|| (PINNED, "true".to_owned())))
+            .chain(reference.imported.then(|| (IMPORTED, "true".to_owned())))
             .map(|(k, v)| (k.to_owned(), v))
             .collect(),
     }
@@ -314,6 +320,7 @@ fn reference(descriptor: Descriptor) -> Option<(Reference, Option<Visibility>)> 
         size: descriptor.size,
         time: humantime::parse_rfc3339(text(TIME)?).ok()?,
         pinned: text(PINNED) == Some("true"),
+        imported: text(IMPORTED) == Some("true"),
     };
     Some((reference, visibility))
 }

@@ -20,11 +20,14 @@ mod facts;
 mod finished;
 mod gc;
 mod healing;
+mod hold;
 mod hot;
+mod import;
 mod index;
 mod layout;
 mod leases;
 mod orders;
+mod pump;
 mod reach;
 mod rebuild;
 mod staging;
@@ -48,12 +51,16 @@ pub use budget::{Bytes, Limit, Limits, MinFree, Reservation, Used, Wanted};
 pub use error::StoreError;
 pub use evict::Evictions;
 pub use gc::{Removal, Removed, Sweep};
+pub use hold::{Held, Hold};
 pub use hot::Opened;
+pub use import::{ImportError, ImportOptions, Imported};
 pub use layout::Reference;
 pub use leases::Lease;
 pub use orders::Order;
+pub use pump::pump;
 pub use staging::Staging;
 pub use verify::{Fault, Finding, Verified, Watcher};
+pub use writeback::Writeback;
 
 /// What a repository knows of one of its digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +119,8 @@ pub struct Store {
     usage: usage::Usage,
     room: Arc<budget::Room>,
     evictions: Evictions,
+    /// Whoever takes in a bundle has this.
+    importing: Mutex<()>,
     /// Blobs that nothing reaches, and that were in use when they should have gone.
     left: Mutex<HashSet<Digest>>,
     /// Whether `index.json` lacks what is in memory, because writing it failed.
@@ -125,33 +134,37 @@ pub struct Store {
 type Writing<'a> = MutexGuard<'a, ()>;
 
 impl Store {
-    /// As [`open_with`](Self::open_with), without limits.
+    /// As [`open_with`](Self::open_with), without limits; the index is opened when it is needed.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        Self::open_with(root, Limits::default())
+        Self::open_asleep(root, Limits::default())
     }
 
     /// Opens or makes a data directory, takes its lock, sweeps what no fill can go on with, and rebuilds the index if it is missing,
     /// damaged or not of this `index.json`.
     pub fn open_with(root: &Path, limits: Limits) -> Result<Self, StoreError> {
+        let store = Self::open_asleep(root, limits)?;
+        store.wake()?;
+        Ok(store)
+    }
+
+    fn open_asleep(root: &Path, limits: Limits) -> Result<Self, StoreError> {
         layout::make_folders(root)?;
         let lock = lock_folder(root)?;
         staging::sweep(root, SystemTime::now())?;
         layout::mark(root)?;
         let layout = layout::Layout::read(root)?;
-        let index = rebuild::open(root, &layout)?;
-        let usage = usage::Usage::default();
-        usage.load(index.uses()?);
         let published = blobs::list(root)?.iter().map(|(_, size)| size).sum();
         let room = budget::Room::new(root, limits, published, staging::layers(root)?);
         Ok(Self {
             root: root.to_owned(),
-            index: healing::Healing::new(index),
+            index: healing::Healing::asleep(),
             layout: Mutex::new(layout),
             writing: Mutex::new(()),
             reserving: Mutex::new(()),
+            importing: Mutex::new(()),
             leases: leases::Leases::default(),
             hot: hot::Hot::default(),
-            usage,
+            usage: usage::Usage::default(),
             room: Arc::new(room),
             evictions: Evictions::default(),
             left: Mutex::default(),
@@ -361,6 +374,7 @@ impl Store {
             size: stored.size,
             time: now,
             pinned: false,
+            imported: false,
         };
         let writing = self.lock_writing();
         // The index learns first what must be there when a request comes; its stamp, last, says which index.json it is of.
@@ -404,6 +418,7 @@ impl Store {
             size: stored.size,
             time: now,
             pinned: false,
+            imported: self.lock_layout().is_imported(&stored.index, false),
         };
         let writing = self.lock_writing();
         if self.indexed(|index| index.image(key))?.is_none() {

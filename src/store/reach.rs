@@ -75,7 +75,11 @@ impl Store {
     }
 
     /// As the sled index knows it, else as its documents tell.
-    fn blobs_of(&self, index: Digest, references: &[Reference]) -> Result<Sizes, StoreError> {
+    pub(super) fn blobs_of(
+        &self,
+        index: Digest,
+        references: &[Reference],
+    ) -> Result<Sizes, StoreError> {
         for key in references.iter().filter_map(Reference::key) {
             if let Some(mut blobs) = self.indexed(|index| index.blobs(&key))?
                 && blobs.iter().any(|(digest, _)| *digest == index)

@@ -61,7 +61,8 @@ fn rebuild(root: &Path, folder: &Path, layout: &Layout) -> Result<Index, StoreEr
                     index: reference.index,
                     size: reference.size,
                 };
-                for layer in &image.layers {
+                let trusted = image.layers.iter().filter(|_| !reference.imported);
+                for layer in trusted {
                     if let Some(recipe) = recipe(&layer.descriptor) {
                         index.put_layer(&recipe, layer)?;
                     }
@@ -87,7 +88,7 @@ fn rebuild(root: &Path, folder: &Path, layout: &Layout) -> Result<Index, StoreEr
 }
 
 /// Reads an image back from its documents; `None` if one is missing or not what its digest says.
-fn image(root: &Path, reference: &Reference) -> Result<Option<NewImage>, StoreError> {
+pub(super) fn image(root: &Path, reference: &Reference) -> Result<Option<NewImage>, StoreError> {
     let Ok(name) = ImageName::parse(&reference.name) else {
         return Ok(None);
     };

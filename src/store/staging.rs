@@ -42,7 +42,7 @@ const DISK_PACE: u128 = 200;
 pub(super) const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Where the layer of a recipe is filled.
-fn folder(root: &Path, recipe: &Digest) -> PathBuf {
+pub(super) fn folder(root: &Path, recipe: &Digest) -> PathBuf {
     root.join("staging").join(format!("layer-{}", recipe.hex()))
 }
 
@@ -191,6 +191,17 @@ impl Staging {
         let range = plan.member_range(chunk);
         member.resize((range.end - range.start) as usize, 0);
         self.file.read_exact_at(member, range.start).is_ok() && plan.read_back(chunk, member, data)
+    }
+
+    /// Where it stands.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Brings all that was written to the disk.
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+        let settled = self.writeback.end().and_then(|()| self.file.sync_data());
+        settled.map_err(StoreError::io("writing out a staging file"))
     }
 
     /// Makes the layer a blob: fsync, rename, fsync of the folder.

@@ -9,14 +9,14 @@ const STEP: u64 = 256 << 20;
 
 /// The writing out of one file, on a thread of its own. Dropping it waits for that thread.
 #[derive(Debug, Default)]
-pub(super) struct Writeback {
+pub struct Writeback {
     written: u64,
     running: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Writeback {
     /// So many bytes were written to `file`. Fails if writing out an earlier part of it has failed: the system tells that once.
-    pub(super) fn wrote(&mut self, file: &File, bytes: u64) -> io::Result<()> {
+    pub fn wrote(&mut self, file: &File, bytes: u64) -> io::Result<()> {
         self.written += bytes;
         let busy = self.running.as_ref().is_some_and(|r| !r.is_finished());
         if self.written < STEP || busy {
@@ -33,7 +33,7 @@ impl Writeback {
     }
 
     /// Waits for what runs, and tells how it ended.
-    pub(super) fn end(&mut self) -> io::Result<()> {
+    pub fn end(&mut self) -> io::Result<()> {
         let Some(running) = self.running.take() else {
             return Ok(());
         };

@@ -8,6 +8,8 @@ mod harness;
 
 mod access;
 mod bad_input;
+mod bundle;
+mod bundle_hostile;
 mod cli;
 mod cold;
 mod commands;

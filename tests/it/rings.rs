@@ -10,6 +10,7 @@ const ORDER: &[&[&str]] = &[
     &["repo"],
     &["layer"],
     &["image"],
+    &["bundle"],
     &["hub"],
     &["store"],
     &["error"],
@@ -24,7 +25,7 @@ const ORDER: &[&[&str]] = &[
 ];
 
 /// The modules that know no runtime, file or socket.
-const PURE: &[&str] = &["oci", "repo", "layer", "image"];
+const PURE: &[&str] = &["oci", "repo", "layer", "image", "bundle"];
 
 fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
