@@ -30,6 +30,7 @@ pub use client::{HubClient, HubSettings, SetupError};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::UpstreamError;
 pub use offline::Offline;
+pub use tls::plain as plain_client;
 pub use token::{Token, TokenError};
 
 /// The bytes of a range, in order. It yields exactly as many bytes as were asked for, or ends with one error.

@@ -9,6 +9,15 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::client::{HubSettings, SetupError};
 
+/// A client of other servers than the Hub, set up the same way: nothing in it acts on its own, and there is no limit to how long an
+/// answer may take.
+pub fn plain(connect: Duration) -> Result<Client, SetupError> {
+    client(&HubSettings {
+        connect,
+        ..HubSettings::default()
+    })
+}
+
 pub(super) fn client(settings: &HubSettings) -> Result<Client, SetupError> {
     let failed = |what: &str| SetupError(what.to_owned());
     // The library's own error may repeat a proxy's address with its password.
