@@ -1,7 +1,7 @@
 //! Promise: a copy brings images to another registry once, with the digests they have here, and says what is wrong if it cannot.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use base64::Engine;
@@ -9,13 +9,21 @@ use base64::engine::general_purpose::STANDARD;
 use hf_oci::oci::Digest;
 use serde_json::{Value, json};
 
+use crate::binary::Server;
 use crate::bundle::{Site, command};
 use crate::elsewhere::{Elsewhere, Rules};
+use crate::harness::Proxy;
+use crate::hub::{Files, Hub, Repo, World};
 
 /// Copies with what Docker's configuration has, and gives exit code, stdout and stderr.
 async fn copy(site: &Site, args: &[&str]) -> (i32, String, String) {
     let mut command = command(&site.online(), &["copy", "--plain-http"]);
-    command.args(args).env("DOCKER_CONFIG", site.path("docker"));
+    let docker = site.path("docker");
+    let path = std::env::var("PATH").expect("a path");
+    command.args(args).env("DOCKER_CONFIG", &docker);
+    // Where a helper is found, and a configuration of podman is not.
+    command.env("PATH", format!("{}:{path}", docker.display()));
+    command.env("REGISTRY_AUTH_FILE", site.path("none.json"));
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     let output = output.expect("a thread").expect("it runs");
     let text = |bytes| String::from_utf8(bytes).expect("text");
@@ -78,35 +86,35 @@ async fn an_image_is_copied_with_its_digests_and_only_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_repository_got_is_mounted_with_a_token_that_opens_both() {
-    let site = Site::new().await;
+    let files = || Files::new().pattern("model.bin", 5_000_000, 1);
+    let twin = |name: &str| Repo::model(name).commit(files());
+    let world = World::new().repo(twin("org/one")).repo(twin("org/two"));
+    let site = Site {
+        folder: tempfile::tempdir().expect("a folder"),
+        hub: Hub::start(world).await,
+    };
+    let proxy = Proxy::start_on(&site.hub, &site.online()).await;
+    for name in ["org/one", "org/two"] {
+        proxy.index(name, "main").await;
+    }
+    proxy.stop().await;
     let rules = Rules {
         tokens: true,
         ..Rules::default()
     };
     let registry = Elsewhere::start(rules).await;
     log_in(&site, &registry.host);
-    // The layer of `sub` is one of those of the whole.
-    let (code, out, err) = copy(
-        &site,
-        &["org/demo:v1", "org/demo/sub:v1", &registry.host, "--json"],
-    )
-    .await;
+    let args = ["org/one:main", "org/two:main", &registry.host, "--json"];
+    let (code, out, err) = copy(&site, &args).await;
     assert_eq!(code, 0, "{out}{err}");
-    let copied = |event: &&Value| event["event"] == "copied" && event["image"] == "org/demo/sub:v1";
+    let large = |event: &&Value| event["size"].as_u64() > Some(1_000_000);
     let events = events(&out);
-    let sub = events.iter().find(copied).expect("an event");
-    let layers = events
+    let how: Vec<_> = events
         .iter()
-        .filter(|event| event["how"] == "mounted")
-        .count() as u64;
-    assert_eq!(sub["mounted"], layers);
-    assert!(
-        registry
-            .requests()
-            .iter()
-            .any(|r| r.method == "POST" && r.path.contains("from=org"))
-            == (layers > 0)
-    );
+        .filter(large)
+        .map(|event| &event["how"])
+        .collect();
+    assert_eq!(how, ["pushed", "mounted"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,12 +214,48 @@ async fn a_damaged_blob_does_not_leave() {
 async fn beside_a_running_server_it_is_the_same() {
     let site = Site::new().await;
     let registry = Elsewhere::start(Rules::default()).await;
-    let proxy = crate::harness::Proxy::start_on(&site.hub, &site.online()).await;
+    let server = Server::start(&site.online(), &site.hub, &[]);
     let (code, out, err) = copy(&site, &["org/demo:v2", &registry.host]).await;
-    proxy.stop().await;
+    server.stop();
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(
         registry.tag("org/demo", "v2"),
         Some(index(&site.online(), "v2"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_helper_is_asked_for_the_login() {
+    let site = Site::new().await;
+    let rules = Rules {
+        password: true,
+        ..Rules::default()
+    };
+    let registry = Elsewhere::start(rules).await;
+    let helper = site.path("docker/docker-credential-demo");
+    let config = json!({"credHelpers": {&registry.host: "demo"}}).to_string();
+    fs::create_dir_all(site.path("docker")).expect("a folder");
+    fs::write(site.path("docker/config.json"), config).expect("a file");
+    let script = "#!/bin/sh\nread -r server\n\
+        echo \"{\\\"ServerURL\\\":\\\"$server\\\",\\\"Username\\\":\\\"ann\\\",\\\"Secret\\\":\\\"secret\\\"}\"\n";
+    fs::write(&helper, script).expect("a file");
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).expect("a program");
+    let (code, _, err) = copy(&site, &["org/demo:v1", &registry.host]).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(registry.tag("org/demo", "v1").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_cannot_be_read_is_told_and_no_secret_of_it() {
+    let site = Site::new().await;
+    let registry = Elsewhere::start(Rules::default()).await;
+    fs::create_dir_all(site.path("docker")).expect("a folder");
+    fs::write(site.path("docker/config.json"), "{\"auths\": secret").expect("a file");
+    let (code, _, err) = copy(&site, &["org/demo:v1", &registry.host]).await;
+    assert_eq!(code, 1, "{err}");
+    assert!(
+        err.contains("configuration of docker") && !err.contains("secret"),
+        "{err}"
+    );
+    assert!(registry.requests().is_empty());
 }
