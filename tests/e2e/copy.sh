@@ -29,10 +29,12 @@ storage: {filesystem: {rootdirectory: $WORK/$1-data}}
 http: {addr: $REGISTRY}
 ${2:-}
 YAML
-    launch "$1" env OTEL_TRACES_EXPORTER=none docker-registry serve "$WORK/$1.yml"
+    # It takes every variable that begins with REGISTRY_ for a setting.
+    launch "$1" env -u REGISTRY_AUTH_FILE OTEL_TRACES_EXPORTER=none docker-registry serve "$WORK/$1.yml"
     REGISTRY_PID=$LAUNCHED
     for ((i = 0; i < 300; i++)); do
         curl -s -o "$WORK/answer" "http://$REGISTRY/v2/" && return
+        kill -0 "$REGISTRY_PID" 2>/dev/null || break
         sleep 0.1
     done
     fail "docker-registry did not start"
