@@ -13,7 +13,7 @@ use super::manage::{Named, Target};
 use crate::bundle::{Listed, Refusal, check};
 use crate::config::{self, ConfigError, Flags, Sources};
 use crate::oci::{Digest, Index, Manifest};
-use crate::push::{Blob, Destination, Image, Login, PushError, Pusher, Why};
+use crate::push::{Blob, Destination, Image, Login, PushError, Pusher, Retries, Why};
 use crate::server::Shutdown;
 
 use show::Show;
@@ -84,7 +84,12 @@ impl Copy {
         if login.is_some() && self.plain_http && !destination.is_loopback() {
             show.warn("the login crosses the network without TLS");
         }
-        let pusher = Pusher::new(destination, login, self.plain_http, self.retries)?;
+        let teller = Arc::clone(&show);
+        let retries = Retries {
+            most: self.retries,
+            tell: Box::new(move |error, pause| teller.trouble(error, pause)),
+        };
+        let pusher = Pusher::new(destination, login, self.plain_http, retries)?;
         let signals = Shutdown::on_signals()
             .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
         let ended = tokio::select! {

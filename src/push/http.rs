@@ -14,11 +14,12 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
+use super::Destination;
 use super::body::Watch;
 use super::challenge::Challenge;
 use super::error::{PushError, told};
 use super::login::Login;
-use super::{Destination, retry};
+use super::retry::{Retries, retry};
 use crate::hub;
 
 /// How long a connection may take to open.
@@ -57,8 +58,7 @@ pub(super) struct Registry {
     client: Client,
     base: Url,
     login: Option<Login>,
-    /// How often one thing is tried again.
-    pub(super) retries: u32,
+    pub(super) retries: Retries,
     /// What goes with requests, by what it is good for.
     granted: Mutex<HashMap<Vec<String>, HeaderValue>>,
 }
@@ -74,7 +74,7 @@ impl Registry {
         destination: &Destination,
         login: Option<Login>,
         plain: bool,
-        retries: u32,
+        retries: Retries,
     ) -> Result<Self, PushError> {
         let scheme = if plain { "http" } else { "https" };
         let base = Url::parse(&format!("{scheme}://{}/", destination.host()));
@@ -225,7 +225,7 @@ impl Registry {
         url.query_pairs_mut()
             .extend_pairs(service.map(|service| ("service", service)))
             .extend_pairs(parts.iter().map(|part| ("scope", part.as_str())));
-        let answer = retry::retry(self.retries, || async {
+        let answer = retry(&self.retries, || async {
             let mut request = self.client.get(url.clone());
             if let Some(login) = &self.login {
                 request = request.header(AUTHORIZATION, login.header().clone());
@@ -323,6 +323,8 @@ async fn refusal(answer: Response, login: bool) -> PushError {
             PushError::refused(what).next("docker login, or podman login, for that registry first")
         }
         (401 | 403, _) => PushError::refused(what).next("may this login push there?"),
+        (413, _) => PushError::refused(what)
+            .next("a proxy in front of the registry may limit how long a request is"),
         (400..=499, _) => PushError::refused(what),
         (500..=599, _) => PushError::trouble(what),
         _ => PushError::other(what),

@@ -28,6 +28,7 @@ use futures_util::stream::{self, StreamExt};
 pub use destination::Destination;
 pub use error::{PushError, Why};
 pub use login::Login;
+pub use retry::Retries;
 
 use crate::oci::{Digest, MEDIA_INDEX, MEDIA_MANIFEST};
 
@@ -100,13 +101,12 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    /// A pusher that logs in with `login` if the registry wants it, and speaks HTTP without TLS if `plain`. What the registry's trouble
-    /// keeps from being done is tried so many times again.
+    /// A pusher that logs in with `login` if the registry wants it, and speaks HTTP without TLS if `plain`.
     pub fn new(
         destination: Destination,
         login: Option<Login>,
         plain: bool,
-        retries: u32,
+        retries: Retries,
     ) -> Result<Self, PushError> {
         Ok(Self {
             registry: http::Registry::new(&destination, login, plain, retries)?,

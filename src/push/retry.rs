@@ -13,8 +13,16 @@ const CAP: Duration = Duration::from_secs(15);
 /// The longest pause at the registry's wish.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Tries until it is done, cannot be helped by trying, or was tried so many times again.
-pub(super) async fn retry<T, F>(retries: u32, attempt: impl Fn() -> F) -> Result<T, PushError>
+/// How often one thing is tried again, and who is told of it.
+pub struct Retries {
+    /// Attempts after the first.
+    pub most: u32,
+    /// Hears what was wrong, and how long is waited now.
+    pub tell: Box<dyn Fn(&PushError, Duration) + Send + Sync>,
+}
+
+/// Tries until it is done, cannot be helped by trying, or was tried often enough.
+pub(super) async fn retry<T, F>(retries: &Retries, attempt: impl Fn() -> F) -> Result<T, PushError>
 where
     F: Future<Output = Result<T, PushError>>,
 {
@@ -25,17 +33,17 @@ where
             done => return done,
         };
         failures += 1;
-        let Some(pause) = pause(retries, failures, error.after) else {
+        let Some(pause) = pause(retries.most, failures, error.after) else {
             return Err(error);
         };
-        tracing::info!(%error, ?pause, "the registry is in trouble: trying again");
+        (retries.tell)(&error, pause);
         tokio::time::sleep(pause).await;
     }
 }
 
 /// How long to wait after so many failures in a row; `None`: not any more.
-fn pause(retries: u32, failures: u32, wish: Option<Duration>) -> Option<Duration> {
-    if failures > retries || wish.is_some_and(|wish| wish > PATIENCE) {
+fn pause(most: u32, failures: u32, wish: Option<Duration>) -> Option<Duration> {
+    if failures > most || wish.is_some_and(|wish| wish > PATIENCE) {
         return None;
     }
     let own = BASE.saturating_mul(1 << (failures - 1).min(16)).min(CAP);

@@ -25,7 +25,7 @@ impl Registry {
         from: Option<&str>,
         sent: &Arc<AtomicU64>,
     ) -> Result<How, PushError> {
-        retry(self.retries, || async {
+        retry(&self.retries, || async {
             let plain = Scope {
                 repository,
                 from: None,
@@ -134,7 +134,7 @@ impl Registry {
         };
         let url = self.url(repository, &format!("manifests/{reference}"));
         let digest = Digest::of(bytes).to_string();
-        retry(self.retries, || async {
+        retry(&self.retries, || async {
             let found = self.head(url.clone(), scope, Some(media_type)).await?;
             let means = found
                 .as_ref()

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -149,6 +150,7 @@ async fn a_registry_in_trouble_is_asked_again() {
     let registry = Elsewhere::start(rules).await;
     let (code, _, err) = copy(&site, &["org/demo:v1", &registry.host, "--retries", "1"]).await;
     assert_eq!(code, 0, "{err}");
+    assert!(err.contains("503") && err.contains("trying again"), "{err}");
     assert!(registry.tag("org/demo", "v1").is_some());
 }
 
@@ -258,4 +260,24 @@ async fn a_configuration_that_cannot_be_read_is_told_and_no_secret_of_it() {
         "{err}"
     );
     assert!(registry.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_it_with_a_code_of_its_own() {
+    let site = Site::new().await;
+    let rules = Rules {
+        silent: true,
+        ..Rules::default()
+    };
+    let registry = Elsewhere::start(rules).await;
+    let args = ["copy", "--plain-http", "org/demo:v1", &registry.host];
+    let mut child = command(&site.online(), &args).spawn().expect("it runs");
+    while registry.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("sent");
+    let ended = tokio::task::spawn_blocking(move || child.wait()).await;
+    let ended = ended.expect("a thread").expect("gone");
+    assert_eq!(ended.code(), Some(130));
 }

@@ -25,6 +25,8 @@ pub struct Rules {
     pub tokens: bool,
     /// The host to which blobs are to be uploaded.
     pub uploads: Option<String>,
+    /// It never answers.
+    pub silent: bool,
     /// Uploads that fail with 503 before one is taken.
     pub troubles: u32,
 }
@@ -33,8 +35,6 @@ pub struct Rules {
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub method: String,
-    /// With its query.
-    pub path: String,
     pub login: Option<String>,
 }
 
@@ -122,7 +122,6 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<A
     let path = head.uri.to_string();
     lock(&state).asked.push(Asked {
         method: head.method.to_string(),
-        path: path.clone(),
         login: login.clone(),
     });
     let query: HashMap<String, String> = reqwest::Url::parse(&format!("http://x{path}"))
@@ -130,6 +129,10 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<A
         .query_pairs()
         .into_owned()
         .collect();
+    let silent = lock(&state).rules.silent;
+    if silent {
+        std::future::pending::<()>().await;
+    }
     if let Some(refused) = lock(&state).gate(&path, login.as_deref()) {
         return Ok(refused);
     }

@@ -57,6 +57,17 @@ impl Show {
         self.line(&format!("warning: {text}"));
     }
 
+    /// The registry was in trouble, and is asked again after a pause.
+    pub(super) fn trouble(&self, error: &PushError, pause: Duration) {
+        if self.json {
+            let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            event(json!({"event": "trouble", "message": error.to_string(), "pause_ms": ms}));
+        } else {
+            let seconds = pause.as_secs_f32();
+            self.line(&format!("{error}; trying again in {seconds} s"));
+        }
+    }
+
     pub(super) fn begin(&self, image: &str, parts: &Image) {
         let bytes: u64 = parts.blobs.values().map(|blob| blob.size).sum();
         let blobs = parts.blobs.len();
