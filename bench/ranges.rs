@@ -15,7 +15,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use hf_oci::fill::{FillSettings, Images};
 use hf_oci::hub::{HubClient, HubSettings};
-use hf_oci::image::{ImageName, LayerRecord, Layout, Subject, documents};
+use hf_oci::image::{ImageName, LayerRecord, Layout, Selection, Subject, documents};
 use hf_oci::layer::{Sealed, Sink};
 use hf_oci::oci::Digest;
 use hf_oci::registry::{Registry, RegistrySettings};
@@ -106,11 +106,13 @@ fn publish(store: &Store) -> Digest {
         commit: "0123456789".repeat(4).parse().expect("a commit"),
         path: String::new(),
         license: None,
+        restricted: Vec::new(),
     };
     let image = NewImage {
         key: ImageKey {
             name: ImageName::parse("org/model").expect("a name"),
             layout: Layout::Split,
+            selection: Selection::default(),
             commit: subject.commit,
         },
         repo: subject.repo.clone(),

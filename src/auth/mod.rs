@@ -27,8 +27,10 @@ use hyper::http::request::Parts;
 use tokio::time::{Instant, timeout_at};
 
 pub use bearer::Login;
-pub use rules::{Glob, GlobError, Rules};
+pub use rules::Rules;
 pub use site::{Flaw, Site};
+
+pub use crate::repo::{Glob, GlobError};
 
 use self::decide::{Decision, Decisions};
 use self::htpasswd::Htpasswd;

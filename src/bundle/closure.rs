@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::contents::{Claims, Listed};
 use super::{MAX_BLOB, MAX_DOCUMENT};
-use crate::image::{Document, ImageName, LayerRecord, Layout, RECIPE, documents_labelled};
+use crate::image::{
+    Document, ImageName, LayerRecord, Layout, RECIPE, Selection, documents_labelled,
+};
 use crate::oci::{
     Config, Descriptor, Digest, Index, MEDIA_CONFIG, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST,
     Manifest, Tag,
@@ -57,6 +59,8 @@ pub struct Checked {
     pub commit: Commit,
     /// How it was cut into layers.
     pub layout: Layout,
+    /// What it is restricted to beyond the name's path.
+    pub selection: Selection,
     /// Who may read it, if that is told.
     pub visibility: Option<Visibility>,
     /// Digest and length of its index.
@@ -108,6 +112,7 @@ pub fn check<E: From<Refusal>>(image: &Listed, read: Read<'_, E>) -> Result<Chec
         repo: claims.repo,
         commit: claims.commit,
         layout: claims.layout,
+        selection: claims.selection,
         visibility: claims.visibility,
         index,
         blobs: walk.blobs,
@@ -159,9 +164,15 @@ fn subject(
             repo: repo.clone(),
             commit,
             layout: Layout::default(),
+            selection: Selection::told(labels).map_err(|why| wrong(&why))?,
             visibility: None,
         },
     };
+    if !claims.selection.fits(labels) {
+        return Err(wrong(
+            "is restricted to something else than its labels tell",
+        ));
+    }
     let name = match &image.name {
         Some(name) => name.clone(),
         None => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::MAX_DOCUMENT;
-use crate::image::{ImageName, Layout};
+use crate::image::{ImageName, Layout, Selection};
 use crate::oci::{Descriptor, Digest, Index, MEDIA_INDEX, MEDIA_MANIFEST, Tag};
 use crate::repo::{Commit, RepoId, Visibility};
 
@@ -15,12 +15,17 @@ pub const REPOSITORY: &str = "io.hf-oci.repository";
 pub const COMMIT: &str = "io.hf-oci.commit";
 /// Annotation of an entry: how the image was cut into layers.
 pub const LAYOUT: &str = "io.hf-oci.layout";
+/// Annotation of an entry: what the image is restricted to; without it that is nothing.
+pub const SELECTION: &str = "io.hf-oci.selection";
 /// Annotation of an entry of a data folder: when its name came to mean it.
 pub const TIME: &str = "io.hf-oci.time";
 /// Annotation of an entry: who may read the repository; without it that is not known.
 pub const VISIBILITY: &str = "io.hf-oci.visibility";
 /// Annotation of an entry of a data folder: that it is never evicted.
 pub const PINNED: &str = "io.hf-oci.pinned";
+
+/// Annotation of an entry: the name that containerd, and docker with its image store, give the image.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// What all annotations of this program begin with.
 const OURS: &str = "io.hf-oci.";
@@ -38,6 +43,8 @@ pub struct Claims {
     pub commit: Commit,
     /// How the image was cut into layers.
     pub layout: Layout,
+    /// What the image is restricted to beyond the name's path.
+    pub selection: Selection,
     /// Who may read it, if that is known.
     pub visibility: Option<Visibility>,
 }
@@ -69,6 +76,13 @@ impl Listed {
         let mut notes = BTreeMap::new();
         if let (Some(name), Some(tag)) = (&self.name, &self.tag) {
             notes.insert(REF_NAME.to_owned(), format!("{name}:{tag}"));
+            // The long form of what users of docker write without a registry.
+            let host = match name.as_str().contains('/') {
+                true => "docker.io",
+                false => "docker.io/library",
+            };
+            let long = format!("{host}/{name}:{tag}");
+            notes.insert(CONTAINERD_NAME.to_owned(), long);
         }
         if let Some(claims) = &self.claims {
             let visibility = claims.visibility.map(|v| (VISIBILITY, v.to_string()));
@@ -77,7 +91,9 @@ impl Listed {
                 (COMMIT, claims.commit.to_string()),
                 (LAYOUT, claims.layout.to_string()),
             ];
-            let told = told.into_iter().chain(visibility);
+            let selection = &claims.selection;
+            let selection = (!selection.is_all()).then(|| (SELECTION, selection.to_string()));
+            let told = told.into_iter().chain(selection).chain(visibility);
             notes.extend(told.map(|(key, value)| (key.to_owned(), value)));
         }
         Descriptor {
@@ -99,6 +115,10 @@ impl Listed {
             repo: text(REPOSITORY)?.parse().map_err(|_| bad(REPOSITORY))?,
             commit: text(COMMIT)?.parse().map_err(|_| bad(COMMIT))?,
             layout: text(LAYOUT)?.parse().map_err(|_| bad(LAYOUT))?,
+            selection: text(SELECTION)
+                .unwrap_or_default()
+                .parse()
+                .map_err(|_| bad(SELECTION))?,
             visibility: visibility.map_err(|_| bad(VISIBILITY))?,
         };
         let listed = Self {
@@ -269,6 +289,7 @@ mod tests {
                     .parse()
                     .expect("a commit"),
                 layout: Layout::Split,
+                selection: r#"{"quantisation":"q4_k_m"}"#.parse().expect("a selection"),
                 visibility: Some(Visibility::Gated),
             }),
         }

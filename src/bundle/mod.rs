@@ -21,7 +21,8 @@ mod shape;
 pub use archive::{Archive, ArchiveError, Entry, Part};
 pub use closure::{Checked, Refusal, check};
 pub use contents::{
-    COMMIT, Claims, Contents, LAYOUT, Listed, PINNED, REF_NAME, REPOSITORY, TIME, VISIBILITY,
+    COMMIT, Claims, Contents, LAYOUT, Listed, PINNED, REF_NAME, REPOSITORY, SELECTION, TIME,
+    VISIBILITY,
 };
 pub use list::{List, ListError};
 pub use shape::{Piece, Shape, Source};

@@ -66,7 +66,7 @@ pub(super) struct Export {
 pub(super) enum Keeper {
     Server(#[expect(dead_code, reason = "held until it is dropped")] Connection),
     /// The store after what is held of it, which goes first.
-    Here(#[expect(dead_code, reason = "held until it is dropped")] (Held, Store)),
+    Here(#[expect(dead_code, reason = "held until it is dropped")] Box<(Held, Store)>),
 }
 
 impl Export {
@@ -209,8 +209,14 @@ pub(super) fn hold(
     let asked = || {
         let (mut held, mut last) = (Vec::new(), None);
         let connection = transfer(data, &request, None, &mut |event| match event {
-            Event::Image { descriptor } => held.push(Listed::parse(descriptor)),
-            event => last = Some(event),
+            Event::Holding { descriptor } => {
+                held.push(Listed::parse(descriptor));
+                true
+            }
+            event => {
+                last = Some(event);
+                true
+            }
         })?;
         Ok((Ok((held, last)), Keeper::Server(connection)))
     };
@@ -219,7 +225,7 @@ pub(super) fn hold(
         match store.hold(images).map_err(fail)? {
             Hold::Held(held) => {
                 let images = held.images.clone();
-                Ok((Err(images), Keeper::Here((held, store))))
+                Ok((Err(images), Keeper::Here(Box::new((held, store)))))
             }
             Hold::Unknown(name, tag) => {
                 let tags = store.tags_of(&name);

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::config::{ConfigError, Place};
+use crate::store::StoreError;
 
 /// Why a command failed. `Display` gives the sentence, its causes and the next step.
 #[derive(Debug)]
@@ -51,6 +52,13 @@ impl Failure {
     pub const fn code(mut self, code: u8) -> Self {
         self.code = code;
         self
+    }
+
+    /// Whether it came from a data folder that another process has.
+    pub(super) fn is_locked(&self) -> bool {
+        let cause = self.cause.as_deref();
+        let cause = cause.and_then(|cause| cause.downcast_ref::<StoreError>());
+        matches!(cause, Some(StoreError::Locked(_)))
     }
 
     /// 2 if the command line is wrong; what a command's help says; else 1.

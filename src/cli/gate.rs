@@ -4,43 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Failure;
+use super::origin::Origin;
 use crate::auth::{Gate, GateSettings, Mode, Site};
-use crate::config::{AuthMode, Settings};
-use crate::hub::{Credentials, HubClient, HubSettings, Offline, Upstream};
+use crate::config::{AuthMode, Origin as Setup, Settings};
 use crate::store::Store;
-
-/// Where files come from, asked with the server's own credentials and with those of others.
-pub(super) struct Origin {
-    pub(super) own: Arc<dyn Upstream>,
-    credentials: Arc<dyn Credentials>,
-}
-
-impl Origin {
-    /// The Hub's client, or nobody.
-    pub(super) fn of(settings: &Settings, hub: HubSettings) -> Result<Self, Failure> {
-        if settings.offline {
-            return Ok(Self {
-                own: Arc::new(Offline),
-                credentials: Arc::new(Offline),
-            });
-        }
-        let hub = HubClient::new(hub)
-            .map_err(|error| Failure::new("cannot reach the upstream").from(error))?;
-        let hub = Arc::new(hub);
-        Ok(Self {
-            own: Arc::clone(&hub) as Arc<dyn Upstream>,
-            credentials: hub,
-        })
-    }
-}
-
-impl Origin {
-    /// Where files come from, asked without credentials, if the server has some.
-    pub(super) fn anonymous(&self, settings: &Settings) -> Option<Arc<dyn Upstream>> {
-        let token = settings.upstream.token.as_ref();
-        token.map(|_| self.credentials.with_token(None))
-    }
-}
 
 /// The gate of a server that listens on `address`. The file of users is read away from the runtime's threads.
 pub(super) async fn gate(
@@ -87,7 +54,7 @@ pub(super) fn tells_apart(settings: &Settings, address: SocketAddr) -> bool {
 
 /// Warns of what its owner may not have meant.
 pub(super) fn warn(settings: &Settings, address: SocketAddr) {
-    let token = settings.upstream.token.is_some();
+    let token = settings.upstream.has_token();
     let far = !address.ip().is_loopback();
     match (mode(settings, address), token) {
         (Mode::Open, true) if far => tracing::warn!(
@@ -101,10 +68,11 @@ pub(super) fn warn(settings: &Settings, address: SocketAddr) {
         ),
         _ => {}
     }
-    if settings.auth.mode == AuthMode::HuggingFace && settings.upstream.url.is_exposed() {
+    let mut hubs = settings.upstream.origins.iter().filter_map(Setup::endpoint);
+    let asked = hubs.next().filter(|hub| hub.is_exposed());
+    if let (AuthMode::HuggingFace, Some(hub)) = (&settings.auth.mode, asked) {
         tracing::warn!(
-            "the Hub tokens of those who log in are sent to {} unencrypted; give upstream.url an address with https",
-            settings.upstream.url
+            "the Hub tokens of those who log in are sent to {hub} unencrypted; give the upstream an address with https"
         );
     }
     let safe = |url: &String| url.starts_with("https:");

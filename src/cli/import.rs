@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Failure;
+use super::filling::prepare_data_dir;
 use super::manage::{Target, end, show, through};
 use super::meter::Meter;
-use super::serve::prepare_data_dir;
 use crate::config::{self, ConfigError, Flags, Sources};
 use crate::control::{Event, Transfer, import_here, transfer};
 use crate::store::{ImportOptions, Store};
@@ -102,6 +102,7 @@ fn import(data: &Path, source: File, options: ImportOptions, json: bool) -> Resu
         }
         show(&event, json);
         *last.borrow_mut() = event.is_final().then_some(event);
+        true
     };
     let ImportOptions { resume, public, .. } = options;
     let request = Transfer::Import { resume, public };
@@ -109,11 +110,7 @@ fn import(data: &Path, source: File, options: ImportOptions, json: bool) -> Resu
     let here = |store: Store| {
         let file = source.try_clone();
         let file = file.map_err(|error| Failure::new("cannot read the bundle").from(error))?;
-        let mut tell = |event: Event| {
-            each(event);
-            true
-        };
-        import_here(&store, file, options, &mut tell);
+        import_here(&store, file, options, &mut |event| each(event));
         Ok(())
     };
     through(data, asked, here)?;

@@ -14,11 +14,11 @@ use super::Failure;
 use crate::config::{self, ConfigError, Flags, Sources};
 use crate::control::{AskError, Event, Request, ask, execute};
 use crate::image::ImageName;
-use crate::oci::Tag;
+use crate::oci::{Digest, Tag};
 use crate::store::{Bytes, Store, StoreError};
 
 /// How long a folder may be locked by somebody who does not answer: a server that starts or stops.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The exit code if nothing of the name is cached.
 const UNKNOWN: u8 = 4;
@@ -28,11 +28,11 @@ const UNKNOWN: u8 = 4;
 pub(super) struct Target {
     /// Folder of the cache [default: that of hf-oci serve; env: HF_OCI_DATA_DIR]
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<String>,
+    pub(super) data_dir: Option<String>,
 
     /// Print JSON, an object a line; the last one is the result
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Target {
@@ -71,14 +71,11 @@ fn work(data: &Path, request: &Request, json: bool) -> Result<Event, Failure> {
     let each = |event: Event| {
         show(&event, json);
         *last.borrow_mut() = event.is_final().then_some(event);
+        true
     };
     let asked = || ask(data, request, &mut |event| each(event));
     let here = |store: Store| {
-        let mut tell = |event: Event| {
-            each(event);
-            true
-        };
-        execute(&store, request, &mut tell, &|_| 0);
+        execute(&store, request, &mut |event| each(event), &|_| 0);
         Ok(())
     };
     through(data, asked, here)?;
@@ -125,8 +122,8 @@ pub(super) fn through<T>(
     }
 }
 
-/// Opens the folder; `None` if another process has it.
-fn open(data: &Path) -> Result<Option<Store>, Failure> {
+/// Refuses a folder of another user, into which files of this one would come.
+pub(super) fn owned(data: &Path) -> Result<(), Failure> {
     let fail = || Failure::new(format!("cannot use the data folder {}", data.display()));
     let owner = std::fs::metadata(data).map_err(|error| fail().from(error))?;
     let user = rustix::process::geteuid().as_raw();
@@ -137,6 +134,13 @@ fn open(data: &Path) -> Result<Option<Store>, Failure> {
             owner.uid()
         )));
     }
+    Ok(())
+}
+
+/// Opens the folder; `None` if another process has it.
+fn open(data: &Path) -> Result<Option<Store>, Failure> {
+    owned(data)?;
+    let fail = || Failure::new(format!("cannot use the data folder {}", data.display()));
     match Store::open(data) {
         Ok(store) => Ok(Some(store)),
         Err(StoreError::Locked(_)) => Ok(None),
@@ -258,6 +262,50 @@ fn verified(event: &Event, blobs: u64, bytes: u64) -> String {
         };
     }
     line
+}
+
+/// A name, tag and digest of the command line, in the registry's grammar without the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Exact {
+    pub(super) name: String,
+    pub(super) tag: Option<String>,
+    pub(super) digest: Option<Digest>,
+}
+
+impl Exact {
+    /// The tag that is meant: latest, where none was given.
+    pub(super) fn tag(&self) -> &str {
+        self.tag.as_deref().unwrap_or("latest")
+    }
+}
+
+impl std::fmt::Display for Exact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        self.digest.map_or(Ok(()), |digest| write!(f, "@{digest}"))
+    }
+}
+
+impl std::str::FromStr for Exact {
+    type Err = String;
+
+    /// NAME, NAME:TAG, NAME@DIGEST or NAME:TAG@DIGEST; letters of the name are folded.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (named, digest) = match text.split_once('@') {
+            Some((named, digest)) => (named, Some(digest)),
+            None => (text, None),
+        };
+        let Named { name, tag } = named.parse()?;
+        let digest = digest.map(str::parse::<Digest>).transpose();
+        Ok(Self {
+            name,
+            tag,
+            digest: digest.map_err(|error| error.to_string())?,
+        })
+    }
 }
 
 /// A name and tag of the command line.

@@ -4,16 +4,22 @@ mod cert;
 mod copy;
 mod export;
 mod failure;
+mod filling;
 mod flags;
 mod gate;
 mod gc;
 mod health;
 mod import;
+mod listing;
+mod look;
 mod manage;
 mod meter;
+mod origin;
 mod pin;
+mod pull;
 mod rm;
 mod serve;
+mod table;
 mod verify;
 
 use std::path::PathBuf;
@@ -53,6 +59,10 @@ enum Command {
     Gc(gc::Gc),
     Pin(pin::Pin),
     Unpin(pin::Unpin),
+    Pull(pull::Pull),
+    Ls(listing::Ls),
+    Inspect(listing::Inspect),
+    Du(listing::Du),
     Rm(rm::Rm),
     Verify(verify::Verify),
     Export(export::Export),
@@ -74,6 +84,10 @@ impl Cli {
             Command::Gc(gc) => gc.run(load).await,
             Command::Pin(pin) => pin.run(load).await,
             Command::Unpin(unpin) => unpin.run(load).await,
+            Command::Pull(pull) => pull.run(load).await,
+            Command::Ls(ls) => ls.run(load).await,
+            Command::Inspect(inspect) => inspect.run(load).await,
+            Command::Du(du) => du.run(load).await,
             Command::Rm(rm) => rm.run(load).await,
             Command::Verify(verify) => verify.run(load).await,
             Command::Export(export) => export.run(load).await,

@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
@@ -11,14 +10,13 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::flags::SettingFlags;
-use super::gate::{self, Origin};
-use crate::config::{ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
+use super::{filling, gate};
+use crate::config::{Address, ConfigError, Flags, LogFormat, Settings, Sources, TlsFiles};
 use crate::control::{Context, Control};
-use crate::fill::{FillSettings, Images, Upkeep};
-use crate::hub::HubSettings;
+use crate::fill::{Images, Prefetch, Upkeep};
 use crate::registry::{Registry, RegistrySettings};
 use crate::server::{self, FURTHER, ServerSettings, Shutdown, Tls};
-use crate::store::{Limits, Store, StoreError};
+use crate::store::Store;
 use crate::telemetry;
 
 /// Files that a server has open besides its connections: blobs being served and filled, the index, the upstream's connections.
@@ -57,26 +55,18 @@ impl Serve {
 /// Puts the server together and serves until it has drained.
 async fn run(settings: Settings) -> Result<(), Failure> {
     let files = raise_file_limit();
-    prepare_data_dir(&settings.data_dir)?;
+    filling::prepare_data_dir(&settings.data_dir)?;
     let (listener, address) = listen(&settings).await?;
 
     let tls = load_tls(&settings).await?;
     let shutdown = Shutdown::on_signals()
         .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
-    let origin = Origin::of(&settings, hub_settings(&settings))?;
-    let store = open_store(&settings).await?;
+    let origin = filling::origin(&settings)?;
+    let store = filling::open_store(&settings).await?;
     let gate = gate::gate(&settings, address, &origin, &store).await?;
     let upkeep = Upkeep::start(Arc::clone(&store), Upkeep::EVERY);
-    let anonymous = origin.anonymous(&settings);
-    let fills = FillSettings {
-        proof: gate::tells_apart(&settings, address),
-        ..fill_settings(&settings)
-    };
-    let images = Images::new(origin.own, Arc::clone(&store), fills);
-    let images = Arc::new(match anonymous {
-        Some(anonymous) => images.with_credentials(anonymous),
-        None => images,
-    });
+    let proof = gate::tells_apart(&settings, address);
+    let images = filling::images(&settings, origin, &store, proof);
     let control = control(&settings, &store, &images);
     let registry = Registry::new(Arc::clone(&images), store, registry_settings(&settings));
     let registry = registry.behind(gate);
@@ -89,8 +79,20 @@ async fn run(settings: Settings) -> Result<(), Failure> {
         tracing::warn!(%error, "fills that were under way begin again when they are asked for");
     }
 
+    let prefetch = (!settings.offline)
+        .then(|| Prefetch::start(Arc::clone(&images)))
+        .flatten();
+
     let limits = server_settings(&settings, files);
-    server::run(vec![listener], Arc::new(registry), limits, tls, shutdown).await;
+    let begun = shutdown.clone();
+    let serving = server::run(vec![listener], Arc::new(registry), limits, tls, shutdown);
+    let prefetching = async {
+        begun.begun().await;
+        if let Some(prefetch) = prefetch {
+            prefetch.stop().await;
+        }
+    };
+    tokio::join!(serving, prefetching);
     // Nobody waits any more; what is filled is lost only as far as it is not published.
     if let Some(control) = control {
         control.stop().await;
@@ -105,13 +107,13 @@ async fn run(settings: Settings) -> Result<(), Failure> {
 fn control(settings: &Settings, store: &Arc<Store>, images: &Arc<Images>) -> Option<Control> {
     let context = Context {
         store: Arc::clone(store),
-        images: (!settings.offline).then(|| Arc::clone(images)),
-        answers: Arc::clone(images),
+        images: Arc::clone(images),
+        offline: settings.offline,
         limits: settings.cache,
     };
     Control::start(context)
         .inspect_err(|error| {
-            tracing::warn!(%error, "no control socket: hf-oci gc, pin, unpin, rm and verify wait until this server stops");
+            tracing::warn!(%error, "no control socket: hf-oci pull, gc, pin, unpin, rm, verify, export and import wait until this server stops");
         })
         .ok()
 }
@@ -132,41 +134,6 @@ async fn load_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, Failure> {
     }
 }
 
-/// Opens the store, away from the runtime's threads.
-async fn open_store(settings: &Settings) -> Result<Arc<Store>, Failure> {
-    let dir = settings.data_dir.clone();
-    // What is given up offline cannot be fetched again, and nothing new comes that needs room.
-    let limits = match settings.offline {
-        true => Limits::default(),
-        false => settings.cache,
-    };
-    let opened = tokio::task::spawn_blocking(move || Store::open_with(&dir, limits)).await;
-    let opened = opened.map_err(|error| Failure::new("opening the store was lost").from(error))?;
-    opened.map(Arc::new).map_err(|error| {
-        let what = format!("cannot use the data folder {}", settings.data_dir.display());
-        let locked = matches!(error, StoreError::Locked(_));
-        let failure = Failure::new(what).from(error);
-        match locked {
-            true => failure.next(
-                "another hf-oci uses this folder; stop it, or choose another one with --data-dir",
-            ),
-            false => failure,
-        }
-    })
-}
-
-fn fill_settings(settings: &Settings) -> FillSettings {
-    FillSettings {
-        memory: settings.fill.memory,
-        connections: settings.fill.connections,
-        layers: settings.fill.layers,
-        concurrent: settings.fill.concurrent,
-        layout: settings.fill.layout,
-        tag_ttl: settings.tag_ttl,
-        ..FillSettings::default()
-    }
-}
-
 fn registry_settings(settings: &Settings) -> RegistrySettings {
     RegistrySettings {
         wait: settings.registry.wait,
@@ -181,20 +148,6 @@ fn server_settings(settings: &Settings, files: Option<u64>) -> ServerSettings {
         header_timeout: settings.server.header_timeout,
         stall_timeout: settings.server.stall_timeout,
         drain: settings.server.drain,
-    }
-}
-
-/// The Hub client's part of the settings. It serves all fills, so it may read as many bodies at once as their memory holds chunks.
-fn hub_settings(settings: &Settings) -> HubSettings {
-    const CHUNK: u64 = 4 << 20;
-    let chunks = usize::try_from(settings.fill.memory / CHUNK).unwrap_or(usize::MAX);
-    HubSettings {
-        endpoint: settings.upstream.url.clone(),
-        token: settings.upstream.token.clone(),
-        connections: chunks.max(settings.fill.connections),
-        stall: settings.upstream.stall_timeout,
-        connect: settings.upstream.connect_timeout,
-        ..HubSettings::default()
     }
 }
 
@@ -231,33 +184,6 @@ fn connections(wanted: usize, files: Option<u64>) -> usize {
     wanted.min(room)
 }
 
-/// Makes the data directory, if need be, and sees that it can be written.
-pub(super) fn prepare_data_dir(dir: &Path) -> Result<(), Failure> {
-    use std::os::unix::fs::DirBuilderExt;
-
-    use rustix::fs::{Access, access};
-    // Private models may come to lie here, so it is the user's alone unless its owner opens it.
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .and_then(|()| Ok(access(dir, Access::WRITE_OK | Access::EXEC_OK)?))
-        .map_err(|error| {
-            let next = match error.kind() {
-                ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
-                    "a file is in the way; choose another folder with --data-dir".to_owned()
-                }
-                _ => format!(
-                    "make it writable for user id {}, or choose another folder with --data-dir",
-                    rustix::process::geteuid().as_raw()
-                ),
-            };
-            Failure::new(format!("cannot use the data folder {}", dir.display()))
-                .from(error)
-                .next(next)
-        })
-}
-
 /// Binds the address. From here on clients can connect, and wait.
 async fn listen(settings: &Settings) -> Result<(TcpListener, SocketAddr), Failure> {
     let listen = &settings.listen;
@@ -292,20 +218,27 @@ fn announce(settings: &Settings, address: SocketAddr) {
     let _ = writeln!(std::io::stderr(), "{line}");
 
     gate::warn(settings, address);
-    let upstream = &settings.upstream;
-    if upstream.token.is_some() && in_the_clear(&upstream.url.to_string()) {
-        tracing::warn!("the Hub token goes to {} unencrypted", upstream.url);
+    for origin in &settings.upstream.origins {
+        let exposed = origin.endpoint().filter(|hub| hub.is_exposed());
+        if let (Some(hub), true) = (exposed, origin.token.is_some()) {
+            tracing::warn!("the Hub token goes to {hub} unencrypted");
+        }
     }
 }
 
-/// Whether what is sent to `address` crosses a network without TLS.
-fn in_the_clear(address: &str) -> bool {
-    let Some(rest) = address.strip_prefix("http://") else {
-        return false;
-    };
-    let host = rest.split(['/', '?']).next().unwrap_or(rest);
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-    !matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+/// The upstreams that are asked, each with how.
+fn asked(settings: &Settings) -> String {
+    let origins = settings.upstream.origins.iter();
+    let asked = origins.filter_map(|origin| match (&origin.address, settings.offline) {
+        (Address::Folder(path), _) => Some(format!("{} (folder)", path.display())),
+        (Address::Hub(_), true) => None,
+        (Address::Hub(hub), false) if origin.token.is_some() => Some(format!("{hub} (with token)")),
+        (Address::Hub(hub), false) => Some(format!("{hub} (anonymous)")),
+    });
+    match asked.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "none (offline)".to_owned(),
+        asked => asked,
+    }
 }
 
 fn start_line(settings: &Settings, address: SocketAddr) -> String {
@@ -317,15 +250,16 @@ fn start_line(settings: &Settings, address: SocketAddr) -> String {
     };
     let listen = format!("{scheme}://{address}");
     let data = settings.data_dir.display().to_string();
-    let upstream = settings.upstream.url.to_string();
-    let token = settings.upstream.token.is_some();
+    let addresses = settings
+        .upstream
+        .origins
+        .iter()
+        .map(|o| o.address.to_string());
+    let upstream = addresses.collect::<Vec<_>>().join(", ");
+    let token = settings.upstream.has_token();
     match settings.log_format {
         LogFormat::Text => {
-            let who = match (settings.offline, token) {
-                (true, _) => "none (offline)".to_owned(),
-                (false, true) => format!("{upstream} (with token)"),
-                (false, false) => format!("{upstream} (anonymous)"),
-            };
+            let who = asked(settings);
             format!("hf-oci {version} listening on {listen} · data {data} · upstream {who}")
         }
         LogFormat::Json => {

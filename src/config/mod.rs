@@ -5,22 +5,26 @@
 
 mod access;
 mod keys;
+mod rules;
 mod source;
 mod token;
+mod upstreams;
 mod value;
 
 use std::fmt::Display;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use keys::{KEYS, Key, LIST, SWITCH};
 pub use source::{ConfigError, Environment, Flags, Place, Sources};
+pub use upstreams::{Address, Origin};
 pub use value::{Listen, LogFilter, LogFormat, Size, ValueError};
 
 use crate::auth::Rules;
-use crate::hub::{Endpoint, Token};
+use crate::fill;
 use crate::image::Layout;
 use crate::store::Limits;
 
@@ -50,6 +54,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Which repositories are served.
     pub repositories: Rules,
+    /// What is otherwise for some of them.
+    pub rules: Arc<fill::Rules>,
     /// How much room the cache may take.
     pub cache: Limits,
     /// How images are filled.
@@ -74,16 +80,21 @@ pub struct TlsFiles {
 /// Where files come from.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// The Hub or a mirror.
-    pub url: Endpoint,
-    /// The Hub token; `None` is anonymous.
-    pub token: Option<Token>,
+    /// The upstreams in their order; at least one.
+    pub origins: Vec<Origin>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long nothing may arrive.
     pub stall_timeout: Duration,
     /// Whether, without logins, everybody may have what the token opens.
     pub share_private: bool,
+}
+
+impl Upstream {
+    /// Whether one of them is asked with a token of the server's.
+    pub fn has_token(&self) -> bool {
+        self.origins.iter().any(|origin| origin.token.is_some())
+    }
 }
 
 /// Who may pull.
@@ -160,8 +171,7 @@ impl Settings {
             log: required(sources, "log", |_| Ok(()))?,
             log_format: required(sources, "log_format", |_| Ok(()))?,
             upstream: Upstream {
-                url: required(sources, "upstream.url", |_| Ok(()))?,
-                token: token::find(sources)?,
+                origins: upstreams::origins(sources)?,
                 connect_timeout: time(sources, "upstream.connect_timeout", SHORTEST)?,
                 stall_timeout: time(sources, "upstream.stall_timeout", SHORTEST)?,
                 share_private: required(sources, "upstream.share_private", |_: &Switch| Ok(()))?.0,
@@ -171,7 +181,8 @@ impl Settings {
                 allow: globs(sources, "repositories.allow")?,
                 deny: globs(sources, "repositories.deny")?,
             },
-            cache: limits(sources)?,
+            rules: Arc::new(fill::Rules(sources.rules())),
+            cache: cache(sources)?,
             fill: Fill {
                 memory: required(sources, "fill.memory", at_least(Size(32 << 20)))?.0,
                 connections: required(sources, "fill.connections", between(1, 256))?.0,
@@ -206,6 +217,15 @@ impl Settings {
 /// Where the registry listens; for a command that needs no other setting.
 pub fn listen(sources: &Sources) -> Result<Listen, ConfigError> {
     required(sources, "listen", |_| Ok(()))
+}
+
+/// How much room the cache may take; for a command that needs no other setting.
+pub fn cache(sources: &Sources) -> Result<Limits, ConfigError> {
+    let max_size: Option<Size> = sources.get("cache.max_size", |_| Ok(()))?;
+    Ok(Limits {
+        max_size: max_size.map(|size| size.0),
+        min_free: required(sources, "cache.min_free", |_: &Share| Ok(()))?.0,
+    })
 }
 
 /// The shortest timeout that can do its work.

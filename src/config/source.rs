@@ -9,7 +9,13 @@ use std::str::FromStr;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, Key, LIST};
+use super::rules;
+use super::upstreams::{self, Block};
 use super::value::ValueError;
+use crate::fill::Rule;
+
+/// Where rules for some repositories may stand.
+const RULES: [&str; 2] = ["repositories", "repositories.rules"];
 
 /// Settings given as flags: by [`Key::path`], as they were written.
 pub type Flags = BTreeMap<&'static str, String>;
@@ -154,6 +160,8 @@ fn data_home(home: bool) -> Option<PathBuf> {
 struct File {
     path: PathBuf,
     values: BTreeMap<&'static str, (usize, String)>,
+    rules: Vec<Rule>,
+    upstreams: Vec<Block>,
 }
 
 /// All places that settings come from, read but not yet resolved.
@@ -221,11 +229,38 @@ impl Sources {
             .or(key.default.map(|value| (Place::Default(key.path), value))))
     }
 
+    /// Whether somebody set `path`, so that it is not the table's default.
+    pub fn is_set(&self, path: &str) -> bool {
+        let found = self.find(path).ok().flatten();
+        found.is_some_and(|(place, _)| !matches!(place, Place::Default(_)))
+    }
+
     /// The value of `key` in the file.
     pub(super) fn find_in_file(&self, key: &Key) -> Option<(Place, &str)> {
         let file = self.file.as_ref()?;
         let (line, value) = file.values.get(key.path)?;
         Some((file.place(*line, key.path), value))
+    }
+
+    /// The rules for some repositories.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        self.file
+            .as_ref()
+            .map_or_else(Vec::new, |f| f.rules.clone())
+    }
+
+    /// The upstreams that the file lists, in its order.
+    pub(super) fn upstreams(&self) -> &[Block] {
+        self.file.as_ref().map_or(&[], |file| &file.upstreams)
+    }
+
+    /// The line of the file that a key of one of those stands on.
+    pub(super) fn place_of_upstream(&self, line: usize, key: &str) -> Place {
+        let key = format!("upstreams.{key}");
+        match &self.file {
+            Some(file) => file.place(line, &key),
+            None => Place::Default("upstream.url"),
+        }
     }
 
     /// The value of `path`, read and then put through `check`, which says what else it expects.
@@ -260,10 +295,18 @@ impl File {
         let mut file = Self {
             path,
             values: BTreeMap::new(),
+            rules: Vec::new(),
+            upstreams: Vec::new(),
         };
         let table = DeTable::parse(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
-            ConfigError::new(file.place(line_of(text, start), ""), error.message())
+            let has = |line: &str| text.lines().any(|l| l.trim() == line);
+            let hint = match has("[repositories]") && has("[[repositories]]") {
+                true => "; beside [repositories] with allow or deny, write rules as [[repositories.rules]]",
+                false => "",
+            };
+            let why = format!("{}{hint}", error.message());
+            ConfigError::new(file.place(line_of(text, start), ""), why)
         })?;
         file.take(text, table.get_ref(), "")?;
         Ok(file)
@@ -284,9 +327,21 @@ impl File {
             let line = line_of(text, name.span().start);
             let section = format!("{path}.");
             let is_section = KEYS.iter().any(|key| key.path.starts_with(&section));
+            if path == upstreams::SECTION {
+                let read = upstreams::read(text, line, value.get_ref());
+                self.upstreams = read.map_err(|(line, key, why)| {
+                    ConfigError::new(self.place(line, &format!("{path}{key}")), why)
+                })?;
+                continue;
+            }
             let value = match value.get_ref() {
                 DeValue::Table(inner) if is_section => {
                     self.take(text, inner, &section)?;
+                    continue;
+                }
+                DeValue::Array(rules) if RULES.contains(&path.as_str()) => {
+                    let locate = |at, key: &str| self.place(line_of(text, at), &joined(&path, key));
+                    self.rules = rules::read(rules, &locate)?;
                     continue;
                 }
                 value => value,
@@ -294,12 +349,9 @@ impl File {
             let key = keys::find(&path).ok_or_else(|| {
                 ConfigError::new(self.place(line, &path), unknown_key(&path, is_section))
             })?;
-            let value = match value {
-                DeValue::Array(values) if key.value == LIST => {
-                    let values = values.iter().map(|value| scalar(value.get_ref()));
-                    values.collect::<Result<Vec<_>, _>>().map(|v| v.join(","))
-                }
-                value => scalar(value),
+            let value = match key.value {
+                LIST => list(value),
+                _ => scalar(value),
             };
             let value = value.map_err(|why| ConfigError::new(self.place(line, &path), why))?;
             self.values.insert(key.path, (line, value));
@@ -308,7 +360,24 @@ impl File {
     }
 }
 
-fn scalar(value: &DeValue<'_>) -> Result<String, String> {
+/// A key of a table.
+fn joined(path: &str, key: &str) -> String {
+    match key {
+        "" => path.to_owned(),
+        key => format!("{path}.{key}"),
+    }
+}
+
+/// An array's values with commas between, or a text that has them.
+pub(super) fn list(value: &DeValue<'_>) -> Result<String, String> {
+    let DeValue::Array(values) = value else {
+        return scalar(value);
+    };
+    let values = values.iter().map(|value| scalar(value.get_ref()));
+    values.collect::<Result<Vec<_>, _>>().map(|v| v.join(","))
+}
+
+pub(super) fn scalar(value: &DeValue<'_>) -> Result<String, String> {
     match value {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
@@ -337,7 +406,7 @@ fn unknown_key(path: &str, is_section: bool) -> String {
 }
 
 /// The line, counted from 1, that the byte at `offset` stands on.
-fn line_of(text: &str, offset: usize) -> usize {
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().iter().take(offset);
     1 + before.filter(|byte| **byte == b'\n').count()
 }

@@ -57,7 +57,11 @@ fn resolve(sources: &Sources, place: &Place, path: &str) -> Result<PathBuf, Conf
 }
 
 /// The token of a file that must hold one.
-fn read_named(sources: &Sources, place: Place, path: &str) -> Result<Token, ConfigError> {
+pub(super) fn read_named(
+    sources: &Sources,
+    place: Place,
+    path: &str,
+) -> Result<Token, ConfigError> {
     let path = resolve(sources, &place, path)?;
     let missing = |what: &str| format!("{what} {}", path.display());
     match read(&path) {

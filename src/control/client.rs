@@ -27,8 +27,29 @@ pub enum AskError {
     Stopped,
 }
 
-/// Asks the server of a data folder, and passes on what becomes of it; the last event is final. Blocks for as long as it takes.
-pub fn ask(data: &Path, request: &Request, each: &mut dyn FnMut(Event)) -> Result<(), AskError> {
+/// Whether a server listens in a data folder. An error if it cannot be asked. Blocks.
+pub fn listens(data: &Path) -> io::Result<bool> {
+    match with_short_path(data, SOCKET, |path| UnixStream::connect(path)) {
+        Ok(_) => Ok(true),
+        Err(error) if is_nobody(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    )
+}
+
+/// Asks the server of a data folder, and passes on what becomes of it; the last event is final. Blocks for as long as it takes, or until
+/// `each` gives `false`: nobody wants to know more.
+pub fn ask(
+    data: &Path,
+    request: &Request,
+    each: &mut dyn FnMut(Event) -> bool,
+) -> Result<(), AskError> {
     converse(data, request, None, each).map(drop)
 }
 
@@ -43,7 +64,7 @@ pub fn transfer(
     data: &Path,
     request: &Transfer,
     file: Option<&File>,
-    each: &mut dyn FnMut(Event),
+    each: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Connection, AskError> {
     converse(data, request, file, each)
 }
@@ -52,12 +73,12 @@ fn converse(
     data: &Path,
     request: &impl Serialize,
     file: Option<&File>,
-    each: &mut dyn FnMut(Event),
+    each: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Connection, AskError> {
     let connected = with_short_path(data, SOCKET, |path| UnixStream::connect(path));
-    let mut stream = connected.map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => AskError::Nobody,
-        _ => error.into(),
+    let mut stream = connected.map_err(|error| match is_nobody(&error) {
+        true => AskError::Nobody,
+        false => error.into(),
     })?;
     let mut line = serde_json::to_vec(request).map_err(io::Error::from)?;
     line.push(b'\n');
@@ -76,8 +97,7 @@ fn converse(
         }
         let event: Event = serde_json::from_slice(&line).map_err(io::Error::from)?;
         let last = event.is_final();
-        each(event);
-        if last {
+        if !each(event) || last {
             return Ok(Connection { _stream: stream });
         }
     }

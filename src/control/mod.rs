@@ -1,16 +1,26 @@
-//! What operators ask of a cache: collect, pin, remove, verify. The same work is done on the folder itself or inside a running server, which
-//! is asked through a socket in the folder: one JSON line with the request, then JSON lines with what becomes of it, the last one final.
+//! What operators ask of a cache: pull, list, inspect, collect, pin, remove, verify. The same work is done on the folder itself or inside a
+//! running server, which is asked through a socket in the folder: one JSON line with the request, then JSON lines with what becomes of it,
+//! the last one final.
 
 mod client;
+mod listing;
+mod pull;
 mod server;
 mod transfer;
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 use crate::store::{Finding, Reference, Removal, Store, StoreError, Sweep, Watcher};
 
-pub use client::{AskError, Connection, ask, transfer};
+pub use client::{AskError, Connection, ask, listens, transfer};
+pub use listing::{
+    FileLine, ImageLine, InspectedLine, LayerLine, ListedLine, Listing, StagingLine, SumLine,
+    UsageLine,
+};
+pub use pull::{Counts, FailedLine, FillingLine, LayerCounts, PulledLine, Wanted, Why, pull};
 pub use server::{Context, Control};
 pub use transfer::{Transfer, import_here};
 
@@ -55,6 +65,24 @@ pub enum Request {
         /// Whether what is wrong is moved aside, and fetched again.
         repair: bool,
     },
+    /// Tell what is cached.
+    List {
+        /// Of this name, and of paths in it; `None` is all.
+        name: Option<String>,
+    },
+    /// Tell what is known of an image.
+    Inspect {
+        /// Its name.
+        name: String,
+        /// The tag.
+        tag: String,
+        /// The digest of its index, if it must be that.
+        digest: Option<Digest>,
+    },
+    /// Tell how much room is taken.
+    Usage,
+    /// See to it that an image is cached. Asked of a server that fills.
+    Pull(Wanted),
 }
 
 /// What becomes of a request.
@@ -79,8 +107,36 @@ pub enum Event {
         /// The references that have it, at most a hundred.
         images: Vec<String>,
     },
+    /// An image is asked for, and nothing is known of it yet.
+    Waiting {
+        /// The image, as it was asked for.
+        image: String,
+        /// Milliseconds since.
+        elapsed_ms: u64,
+    },
+    /// An image is being filled.
+    Filling(Box<FillingLine>),
+    /// Final: an image is cached.
+    Pulled(Box<PulledLine>),
+    /// Final: an image is not cached.
+    NotPulled(FailedLine),
+    /// An image that is cached.
+    Image(Box<ImageLine>),
+    /// A layer of an image.
+    Layer(Box<LayerLine>),
+    /// More files of the layer that was told last.
+    Files {
+        /// In the layer's order.
+        files: Vec<FileLine>,
+    },
+    /// Final: these are all images.
+    Listed(ListedLine),
+    /// Final: this is the image whose layers were told.
+    Inspected(Box<InspectedLine>),
+    /// Final: this is taken.
+    Usage(Box<UsageLine>),
     /// An image is held, and this is how a bundle lists it.
-    Image {
+    Holding {
         /// As [`Listed::parse`](crate::bundle::Listed::parse) reads it.
         descriptor: Descriptor,
     },
@@ -167,7 +223,14 @@ impl Event {
     pub const fn is_final(&self) -> bool {
         !matches!(
             self,
-            Self::Progress { .. } | Self::Finding { .. } | Self::Image { .. }
+            Self::Progress { .. }
+                | Self::Finding { .. }
+                | Self::Waiting { .. }
+                | Self::Filling(_)
+                | Self::Image(_)
+                | Self::Holding { .. }
+                | Self::Layer(_)
+                | Self::Files { .. }
         )
     }
 }
@@ -186,10 +249,40 @@ pub fn execute(
         Request::Unpin { name, tag } => pin(store, name, tag, false),
         Request::Rm { name, tag } => remove(store, name, tag.as_deref()),
         Request::Verify { repair } => verify(store, *repair, tell, refetch),
+        Request::Pull(wanted) => Ok(Event::Failed {
+            message: format!("{wanted} is pulled by what fills images"),
+        }),
+        Request::List { .. } | Request::Inspect { .. } | Request::Usage => {
+            store.inventory().and_then(|inventory| {
+                let listing = Listing {
+                    inventory: &inventory,
+                    limits: store.limits(),
+                    used: Some(store.used()),
+                };
+                look(store.root(), &listing, request, tell)
+            })
+        }
     };
     tell(ended.unwrap_or_else(|error| Event::Failed {
         message: error.to_string(),
     }));
+}
+
+/// Tells what a folder holds; the last event is final. For requests that change nothing: another is an error.
+pub fn look(
+    root: &Path,
+    listing: &Listing<'_>,
+    request: &Request,
+    tell: &mut dyn FnMut(Event) -> bool,
+) -> Result<Event, StoreError> {
+    match request {
+        Request::List { name } => Ok(listing.list(name.as_deref(), tell)),
+        Request::Inspect { name, tag, digest } => listing.inspect(name, tag, digest.as_ref(), tell),
+        Request::Usage => listing.usage(root),
+        other => Ok(Event::Failed {
+            message: format!("{other:?} is not asked of a folder that is only read"),
+        }),
+    }
 }
 
 fn collect(store: &Store, tell: &mut dyn FnMut(Event) -> bool) -> Result<Event, StoreError> {

@@ -12,13 +12,15 @@ use std::time::Duration;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::pull::{FailedLine, Why, pull};
 use super::transfer::{hold, import_here};
 use super::{Event, MAX_LINE, Request, SOCKET, Transfer, execute};
 use crate::fill::Images;
@@ -27,8 +29,14 @@ use crate::store::{Held, ImportOptions, Limits, Reference, Store};
 /// Requests at work at once; more wait to be accepted.
 const AT_ONCE: usize = 8;
 
+/// Images that are pulled at once for those who ask here.
+const PULLS: usize = 256;
+
 /// How long a client may take to ask, and to take one line of the answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time between two looks at whether anything is at work.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Events that may wait for the client.
 const QUEUE: usize = 16;
@@ -41,10 +49,10 @@ const MAX_PATH: usize = 100;
 pub struct Context {
     /// The data directory.
     pub store: Arc<Store>,
-    /// Fetches again what is damaged; `None` offline.
-    pub images: Option<Arc<Images>>,
-    /// What has answered what there is, before a bundle came.
-    pub answers: Arc<Images>,
+    /// What fills.
+    pub images: Arc<Images>,
+    /// Whether the upstream is never asked.
+    pub offline: bool,
     /// How much room an import may take.
     pub limits: Limits,
 }
@@ -53,6 +61,7 @@ pub struct Context {
 pub struct Control {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    tasks: TaskTracker,
     path: PathBuf,
 }
 
@@ -62,9 +71,22 @@ impl Control {
         let root = context.store.root().to_owned();
         let listener = bind(&root)?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(listen(listener, context, stop.clone()));
+        let tasks = TaskTracker::new();
+        let task = tokio::spawn(listen(listener, context, tasks.clone(), stop.clone()));
         let path = root.join(SOCKET);
-        Ok(Self { stop, task, path })
+        Ok(Self {
+            stop,
+            task,
+            tasks,
+            path,
+        })
+    }
+
+    /// Waits until nothing is at work that was asked for here. May be cancelled.
+    pub async fn idle(&self) {
+        while !self.tasks.is_empty() {
+            tokio::time::sleep(GLANCE).await;
+        }
     }
 
     /// Removes the socket and ends what is at work.
@@ -112,12 +134,17 @@ pub(super) fn with_short_path<T>(
     )
 }
 
-async fn listen(listener: UnixListener, context: Context, stop: CancellationToken) {
+async fn listen(
+    listener: UnixListener,
+    context: Context,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
-    let tasks = TaskTracker::new();
+    let pulls = Arc::new(Semaphore::new(PULLS));
     loop {
         let accepted = stop.run_until_cancelled(async {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let place = Arc::clone(&places).acquire_owned().await.ok();
             (place, listener.accept().await)
         });
         let Some((place, accepted)) = accepted.await else {
@@ -125,10 +152,9 @@ async fn listen(listener: UnixListener, context: Context, stop: CancellationToke
         };
         match accepted {
             Ok((stream, _)) => {
-                let answered = answer(stream, context.clone());
+                let answered = answer(stream, context.clone(), place, Arc::clone(&pulls));
                 let stop = stop.clone();
                 tasks.spawn(async move {
-                    let _place = place;
                     if let Some(Err(error)) = stop.run_until_cancelled(answered).await {
                         tracing::debug!(%error, "a control connection failed");
                     }
@@ -144,33 +170,68 @@ async fn listen(listener: UnixListener, context: Context, stop: CancellationToke
     tasks.wait().await;
 }
 
-async fn answer(stream: UnixStream, context: Context) -> io::Result<()> {
+async fn answer(
+    stream: UnixStream,
+    context: Context,
+    place: Option<OwnedSemaphorePermit>,
+    pulls: Arc<Semaphore>,
+) -> io::Result<()> {
+    let mut place = place;
     let (line, file) = timeout(PATIENCE, receive(&stream)).await??;
     let (mut reader, mut writer) = stream.into_split();
     let (tell, mut told) = mpsc::channel(QUEUE);
     let working = match serde_json::from_slice::<Asked>(&line) {
+        Ok(Asked::Operator(Request::Pull(wanted))) => {
+            tracing::info!(%wanted, "an operator pulls");
+            // It takes as long as it takes, and keeps no other request waiting.
+            drop(place.take());
+            match pulls.try_acquire_owned() {
+                Ok(pull) => place = Some(pull),
+                Err(_) => {
+                    let busy = Event::NotPulled(FailedLine {
+                        image: wanted.to_string(),
+                        why: Why::Upstream,
+                        message: format!("{PULLS} images are being pulled; try again later"),
+                        retry_after: None,
+                    });
+                    return write(&mut writer, &busy).await;
+                }
+            }
+            let (images, store) = (context.images, context.store);
+            tokio::spawn(pull(images, store, wanted, tell));
+            None
+        }
         Ok(asked) => {
             tracing::info!(?asked, "an operator asks");
-            tokio::task::spawn_blocking(move || work(&context, asked, file, &tell))
+            Some(tokio::task::spawn_blocking(move || {
+                work(&context, asked, file, &tell)
+            }))
         }
         Err(error) => {
             let message = format!("the request is not understood: {error}");
             // There is room for one.
             let _ = tell.send(Event::Failed { message }).await;
             drop(tell);
-            tokio::task::spawn_blocking(|| None)
+            None
         }
     };
     while let Some(event) = told.recv().await {
-        let mut line = serde_json::to_vec(&event)?;
-        line.push(b'\n');
-        timeout(PATIENCE, writer.write_all(&line)).await??;
+        write(&mut writer, &event).await?;
     }
     // A lost thread holds nothing.
-    if let Ok(Some(_held)) = working.await {
+    if let Some(working) = working
+        && let Ok(Some(_held)) = working.await
+    {
         let _ = reader.read(&mut [0]).await?;
     }
+    drop(place);
     writer.shutdown().await
+}
+
+async fn write(writer: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    timeout(PATIENCE, writer.write_all(&line)).await?
 }
 
 /// What is asked through the socket.
@@ -230,11 +291,11 @@ fn work(
         tell.blocking_send(event).is_ok()
     };
     let refetch = |damaged: Vec<Reference>| {
-        let Some(images) = &context.images else {
+        if context.offline {
             return 0;
-        };
+        }
         let count = damaged.len() as u64;
-        images.refetch(damaged);
+        context.images.refetch(damaged);
         count
     };
     match asked {
@@ -252,7 +313,7 @@ fn work(
             // Whoever hears that it is done may ask for it at once.
             let mut send = |event: Event| {
                 if let Event::Imported { .. } = event {
-                    context.answers.forget_answers();
+                    context.images.forget_answers();
                 }
                 send(event)
             };

@@ -36,7 +36,7 @@ pub(super) fn hold(
         Ok(Hold::Held(held)) => {
             for image in &held.images {
                 let descriptor = image.descriptor();
-                tell(Event::Image { descriptor });
+                tell(Event::Holding { descriptor });
             }
             return tell(Event::Held).then_some(held);
         }

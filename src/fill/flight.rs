@@ -132,6 +132,11 @@ impl Flights {
         all
     }
 
+    /// Whether a fill could begin at once.
+    pub(super) fn has_turn(&self) -> bool {
+        self.turns.available_permits() > 0
+    }
+
     pub(super) async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.close();

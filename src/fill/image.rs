@@ -15,9 +15,8 @@ use crate::error::{Error, Kind};
 use crate::hub::RemoteFile;
 use crate::image::{self, CARD, LayerRecord, MAX_CARD, Selected, Subject};
 use crate::layer::Plan;
-use crate::oci::Digest;
-use crate::repo::{Entry, Snapshot};
-use crate::store::{Lease, NewImage, Order, Store, Wanted};
+use crate::repo::{Entry, RepoId, Snapshot};
+use crate::store::{ImageKey, Lease, NewImage, Order, Store, Wanted};
 
 /// The most bytes of an image's documents, and for each of its layers more.
 const DOCUMENTS: u64 = 64 << 10;
@@ -67,13 +66,8 @@ async fn fill_with(
         .upstream
         .snapshot(&order.repo, order.key.commit)
         .await?;
-    let selected = image::select(&snapshot, order.key.name.path()).map_err(|error| {
-        let Order { repo, key, .. } = &*order;
-        Error::new(
-            Kind::ManifestUnknown,
-            format!("{repo} at {}: {error}", key.commit),
-        )
-    })?;
+    let snapshot = Arc::new(snapshot);
+    let selected = select(&shared, &order.key, &order.repo, Arc::clone(&snapshot)).await?;
     let bytes = selected.files.iter().map(|f| f.size).sum();
     progress.expect(selected.files.len() as u64, bytes);
     let job = Job {
@@ -87,11 +81,11 @@ async fn fill_with(
         },
         shared: Arc::clone(&shared),
         asked: order.key.name.repo().clone(),
-        progress,
         room: None,
     };
     let groups = image::split(selected.files.clone(), order.key.layout);
     let drafts = draft(&job, groups.clone()).await?;
+    progress.expect_layers(drafts.iter().map(|d| Arc::clone(&d.progress)).collect());
     order.recipes = drafts.iter().map(|d| d.recipe).collect();
     // Before anything is staged: what is there for these recipes stays, also if this process dies.
     remember(&shared, order).await;
@@ -99,6 +93,35 @@ async fn fill_with(
     let (layers, leases) = fill_layers(&job, drafts).await?;
     let license = license(&job, &snapshot, &groups, &layers).await?;
     publish(&job, order, selected, layers, leases, license).await
+}
+
+/// The files of an image, away from the runtime's threads: of many files and patterns it takes a while.
+async fn select(
+    shared: &Shared,
+    key: &ImageKey,
+    repo: &RepoId,
+    snapshot: Arc<Snapshot>,
+) -> Result<Selected, Error> {
+    let (name, selection) = (key.name.clone(), key.selection.clone());
+    let selected =
+        tokio::task::spawn_blocking(move || image::select(&snapshot, name.path(), &selection));
+    let selected = selected
+        .await
+        .map_err(|_| Error::new(Kind::Internal, "selecting files was lost"))?;
+    selected.map_err(|error| {
+        let mut message = format!("{repo} at {}: {error}", key.commit);
+        if let Some(rule) = shared.settings.rules.of(key.name.repo())
+            && key.selection.filter().is_some()
+        {
+            message.push_str(&format!(" (the rule is that of {})", rule.name()));
+        }
+        if let Some(quantisation) = key.selection.quantisation() {
+            message.push_str(&format!(
+                "; no branch or tag is called '{quantisation}' either"
+            ));
+        }
+        Error::new(Kind::ManifestUnknown, message)
+    })
 }
 
 /// Finds out which layers are there, and lays out the others. What is there stays while its draft lives.
@@ -113,12 +136,8 @@ async fn draft(job: &Job, groups: Vec<Vec<Entry>>) -> Result<Vec<Draft>, Error> 
 /// Reserves the room for all that this fill will write.
 async fn reserve(mut job: Job, order: &Order, drafts: &[Draft]) -> Result<Job, Error> {
     let mut wanted: Vec<Wanted> = drafts.iter().filter_map(Draft::wanted).collect();
-    let key = format!("documents\0{}\0{}", order.key.name, order.key.commit);
-    let layers = drafts.len() as u64;
-    wanted.push((
-        Digest::of(key.as_bytes()),
-        DOCUMENTS + layers * DOCUMENTS_LAYER,
-    ));
+    let documents = DOCUMENTS + drafts.len() as u64 * DOCUMENTS_LAYER;
+    wanted.push((order.key.documents(), documents));
     let reserved = job.shared.with_store(move |store| store.reserve(&wanted));
     job.room = Some(Arc::new(reserved.await?));
     Ok(job)
@@ -149,6 +168,7 @@ async fn publish(
         commit: order.key.commit,
         path: selected.path,
         license,
+        restricted: selected.labels,
     };
     let documents = image::documents(&subject, &layers)
         .map_err(|e| Error::new(Kind::Internal, format!("writing the documents: {e}")))?;
@@ -160,10 +180,15 @@ async fn publish(
     };
     let now = std::time::SystemTime::now();
     let (tag, room) = (order.tag.clone(), job.room.clone());
+    let pin = job.shared.pins(&image.key.name);
     let publish = move |store: &Store| {
         // Until it is published, whether or not anybody still waits for it.
         let _held = (leases, room);
-        store.publish_image(&image, &tag, now)
+        let stored = store.publish_image(&image, &tag, now)?;
+        if pin {
+            store.pin(image.key.name.as_str(), tag.as_str(), true)?;
+        }
+        Ok(stored)
     };
     Ok(job.shared.with_store(publish).await?.into())
 }

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::Shared;
 use super::memory::Buffer;
+use super::progress::LayerProgress;
 use super::proof::prove;
 use super::window::{Source, chunks};
-use super::{Progress, Shared};
 use crate::error::{Error, Kind};
 use crate::image::{LayerRecord, recipe};
 use crate::layer::{ChunkRef, Plan, SealError, Sealer};
@@ -53,7 +54,6 @@ pub(super) struct Job {
     pub source: Source,
     /// The repository as it was asked for.
     pub asked: RepoId,
-    pub progress: Arc<Progress>,
     /// The room for what this fill writes, held as long as anything of it works.
     pub room: Option<Arc<Reservation>>,
 }
@@ -61,6 +61,7 @@ pub(super) struct Job {
 /// A layer that an image needs.
 pub(super) struct Draft {
     pub recipe: Digest,
+    pub progress: Arc<LayerProgress>,
     files: Vec<Entry>,
     found: Found,
 }
@@ -76,6 +77,8 @@ impl Draft {
     /// Looks for the layer of `files`, and lays it out if it is not there.
     pub(super) async fn new(job: &Job, files: Vec<Entry>) -> Result<Self, Error> {
         let recipe = recipe(&files);
+        let bytes = files.iter().map(|f| f.size).sum();
+        let progress = Arc::new(LayerProgress::new(files.len() as u64, bytes));
         let look = move |store: &Store| store.layer(&recipe);
         let found = match job.shared.with_store(look).await? {
             Some((record, lease)) => Found::There(Box::new(record), lease),
@@ -83,6 +86,7 @@ impl Draft {
         };
         Ok(Self {
             recipe,
+            progress,
             files,
             found,
         })
@@ -96,9 +100,9 @@ impl Draft {
         }
     }
 
-    fn reused(&self, job: &Job) {
-        let bytes = self.files.iter().map(|f| f.size).sum();
-        job.progress.reuse(self.files.len() as u64, bytes);
+    fn reused(&self) {
+        let progress = &self.progress;
+        progress.reuse(progress.total_files(), progress.total_bytes());
     }
 }
 
@@ -106,11 +110,19 @@ impl Draft {
 ///
 /// What an earlier fill wrote of it is read back, not fetched again. A file whose bytes are wrong is fetched once more, then refused.
 pub(super) async fn layer(job: Job, draft: Draft) -> Result<(LayerRecord, Lease), Error> {
+    let progress = Arc::clone(&draft.progress);
+    let layer = find_or_fill(job, draft).await?;
+    let blob = &layer.0.descriptor;
+    progress.done(blob.digest, blob.size);
+    Ok(layer)
+}
+
+async fn find_or_fill(job: Job, draft: Draft) -> Result<(LayerRecord, Lease), Error> {
     let recipe = draft.recipe;
     let plan = match &draft.found {
         Found::There(record, _) => {
             prove(&job, &draft.files, Some(record.descriptor.digest)).await?;
-            draft.reused(&job);
+            draft.reused();
             let Found::There(record, lease) = draft.found else {
                 return Err(Error::new(Kind::Internal, "a draft has changed"));
             };
@@ -125,7 +137,7 @@ pub(super) async fn layer(job: Job, draft: Draft) -> Result<(LayerRecord, Lease)
         .await?;
     if let Some(known) = known {
         prove(&job, &draft.files, Some(known.0.descriptor.digest)).await?;
-        draft.reused(&job);
+        draft.reused();
         return Ok(known);
     }
     let staged = move |store: &Store| store.is_staged(&recipe);
@@ -135,7 +147,7 @@ pub(super) async fn layer(job: Job, draft: Draft) -> Result<(LayerRecord, Lease)
     let mut refetched = BTreeSet::new();
     let mut trusted = None;
     loop {
-        match attempt(&job, &plan, recipe, trusted, &turn).await {
+        match attempt(&job, &draft, &plan, trusted, &turn).await {
             Ok(record) => return Ok(record),
             Err(Failed::Other(error)) => return Err(error),
             Err(Failed::Bytes { file, error }) => {
@@ -190,8 +202,8 @@ impl<E: Into<Error>> From<E> for Failed {
 /// Fills, seals and publishes a layer. Of what is in staging, only files before `trusted` are believed, if given.
 async fn attempt(
     job: &Job,
+    draft: &Draft,
     plan: &Arc<Plan>,
-    recipe: Digest,
     trusted: Option<usize>,
     turn: &Turn,
 ) -> Result<(LayerRecord, Lease), Failed> {
@@ -204,9 +216,9 @@ async fn attempt(
     let writer = Writer {
         shared: Arc::clone(&job.shared),
         repo: job.source.repo.clone(),
-        progress: Arc::clone(&job.progress),
+        progress: Arc::clone(&draft.progress),
         plan: Arc::clone(plan),
-        recipe,
+        recipe: draft.recipe,
         trusted,
     };
     let written = job.source.tasks.spawn_blocking(move || {
@@ -253,7 +265,7 @@ async fn feed(
 struct Writer {
     shared: Arc<Shared>,
     repo: RepoId,
-    progress: Arc<Progress>,
+    progress: Arc<LayerProgress>,
     plan: Arc<Plan>,
     recipe: Digest,
     trusted: Option<usize>,

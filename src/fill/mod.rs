@@ -10,10 +10,13 @@ mod image;
 mod layer;
 mod memory;
 mod outcome;
+mod prefetch;
 mod progress;
 mod proof;
 mod resolve;
+mod rules;
 mod streams;
+mod tags;
 mod upkeep;
 mod window;
 
@@ -25,15 +28,17 @@ use tokio::sync::Semaphore;
 use crate::error::{Error, Kind};
 use crate::hub::{Upstream, UpstreamError};
 use crate::image::ImageName;
-use crate::image::Layout;
-use crate::oci::{Digest, Tag, spell_tag};
+use crate::image::{Layout, Quantisation, Selection};
+use crate::oci::{Digest, Tag};
 use crate::repo::{Commit, RepoId, Visibility};
 use crate::store::{ImageKey, Order, Reference, Store, StoreError, Stored};
 
 pub use asker::{Admits, Asker, Credential};
 pub use flight::Flight;
 pub use outcome::{Outcome, Outcomes};
-pub use progress::Progress;
+pub use prefetch::Prefetch;
+pub use progress::{LayerProgress, Progress};
+pub use rules::{Rule, Rules};
 pub use upkeep::Upkeep;
 
 /// How fills behave.
@@ -55,6 +60,8 @@ pub struct FillSettings {
     pub revalidate: Duration,
     /// Whether not all may read the same: then a listing alone does not open a layer that is here because of another repository.
     pub proof: bool,
+    /// What is otherwise for some repositories.
+    pub rules: Arc<Rules>,
 }
 
 impl FillSettings {
@@ -73,6 +80,7 @@ impl Default for FillSettings {
             tag_ttl: Duration::from_secs(300),
             revalidate: Duration::from_secs(10),
             proof: false,
+            rules: Arc::default(),
         }
     }
 }
@@ -135,6 +143,7 @@ struct Shared {
 pub struct Images {
     shared: Arc<Shared>,
     heads: resolve::Heads,
+    quantisations: tags::Known,
     flights: flight::Flights,
     /// The upstream without credentials, if the server has some.
     anonymous: Option<Arc<dyn Upstream>>,
@@ -154,6 +163,7 @@ impl Images {
         });
         Self {
             heads: resolve::Heads::new(Arc::clone(&shared)),
+            quantisations: tags::known(),
             flights: flight::Flights::new(shared.settings.concurrent),
             shared,
             anonymous: None,
@@ -195,19 +205,14 @@ impl Images {
     }
 
     async fn look(&self, asker: &Asker, name: &ImageName, tag: &Tag) -> Result<Found, Error> {
-        let key = |commit| ImageKey {
-            name: name.clone(),
-            layout: self.shared.settings.layout,
-            commit,
-        };
         if let Ok(commit) = tag.as_str().parse::<Commit>()
-            && let Some(stored) = self.stored(&key(commit)).await?
+            && let Some(stored) = self.stored(&self.shared.key(name, None, commit)).await?
         {
             return Ok(Found::Ready(stored.into(), Outcome::Hit));
         }
         let (head, outcome) = self.heads.head(asker, name, tag).await?;
         self.admit(asker, name, &head, outcome).await?;
-        let key = key(head.commit);
+        let key = head.key(&self.shared, name);
         if let Some(stored) = self.stored(&key).await? {
             if head.outage.is_none() {
                 // The image is there: that it cannot be noted is no reason not to serve it.
@@ -235,44 +240,25 @@ impl Images {
         Ok(Found::Filling(flight, outcome))
     }
 
-    /// The tags of a repository: the upstream's branches and tags, spelled as tags, sorted by bytes, each once. If the upstream does not
-    /// answer, the tags of what is cached.
-    pub async fn tags(&self, asker: &Asker, name: &ImageName) -> Result<Vec<String>, Error> {
-        self.admit_all(asker, name).await?;
-        match asker.upstream.refs(name.repo()).await {
-            Ok(refs) => {
-                let names = refs.branches.iter().chain(&refs.tags);
-                let mut tags: Vec<String> = names
-                    .filter_map(|(name, _)| spell_tag(name))
-                    .map(|tag| tag.to_string())
-                    .collect();
-                tags.sort_unstable();
-                tags.dedup();
-                Ok(tags)
-            }
-            Err(error) => {
-                let known = self.shared.store.known_tags(name.repo());
-                match (&error, known.is_empty()) {
-                    (UpstreamError::Offline, false) => Ok(known),
-                    (UpstreamError::Offline, true) => Err(Error::new(
-                        Kind::NameUnknown,
-                        format!("the server is offline and has nothing of {}", name.repo()),
-                    )),
-                    (_, false) if error.is_outage() => {
-                        tracing::warn!(%name, %error, outcome = "stale", "listing the cached tags");
-                        Ok(known)
-                    }
-                    _ => Err(error.into()),
-                }
-            }
-        }
-    }
-
     /// Goes on with the fills that an earlier process left under way; tells how many.
     pub async fn resume(&self) -> Result<usize, Error> {
         let orders = self.shared.with_store(Store::orders).await?;
-        let count = orders.len();
+        let mut count = 0;
         for order in orders {
+            let quantisation = order.key.selection.quantisation().cloned();
+            if order.key
+                != self
+                    .shared
+                    .key(&order.key.name, quantisation, order.key.commit)
+            {
+                tracing::info!(name = %order.key.name, commit = %order.key.commit, "the settings have changed: a fill is given up");
+                let key = order.key;
+                self.shared
+                    .with_store(move |store| store.remove_order(&key))
+                    .await?;
+                continue;
+            }
+            count += 1;
             tracing::info!(name = %order.key.name, commit = %order.key.commit, "going on with a fill");
             if let Err(error) = self.flights.join(&self.shared, order) {
                 tracing::warn!(%error, "the fill begins when it is asked for");
@@ -411,6 +397,30 @@ impl Images {
 }
 
 impl Shared {
+    /// The key of an image, as the settings and rules are now.
+    fn key(
+        &self,
+        name: &ImageName,
+        quantisation: Option<Quantisation>,
+        commit: Commit,
+    ) -> ImageKey {
+        let rule = self.settings.rules.of(name.repo());
+        ImageKey {
+            name: name.clone(),
+            layout: rule
+                .and_then(|rule| rule.layout)
+                .unwrap_or(self.settings.layout),
+            selection: Selection::new(quantisation, rule.and_then(|rule| rule.filter.clone())),
+            commit,
+        }
+    }
+
+    /// Whether images of a name are pinned when they are filled.
+    fn pins(&self, name: &ImageName) -> bool {
+        let rule = self.settings.rules.of(name.repo());
+        rule.is_some_and(|rule| rule.pin)
+    }
+
     /// The same, for a fill that asks the upstream with the asker's credentials.
     fn on_behalf(&self, asker: &Asker) -> Arc<Self> {
         Arc::new(Self {

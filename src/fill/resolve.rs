@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::future::Cache;
 
-use super::{Asker, Credential, Outcome, Shared};
+use super::{Asker, Credential, Outcome, Rules, Shared};
 use crate::error::{Error, Kind};
 use crate::hub::{Refs, Resolved, UpstreamError};
-use crate::image::ImageName;
+use crate::image::{ImageName, Quantisation};
 use crate::oci::Tag;
-use crate::repo::{Commit, RepoId, Visibility};
+use crate::repo::{Commit, RepoId, RepoKind, Visibility};
+use crate::store::ImageKey;
 
 /// How long a stale answer is given before the upstream is tried again.
 const STALE: Duration = Duration::from_secs(30);
@@ -43,15 +44,31 @@ pub(super) struct Head {
     pub outage: Option<Error>,
     /// Whether it can never mean another commit.
     fixed: bool,
+    /// The quantisation that the tag means, of this commit.
+    quantisation: Option<Quantisation>,
+    /// How the tag is noted, if it is not spelled so.
+    spelled: Option<Tag>,
+    /// The last known image, if that is what is told.
+    known: Option<ImageKey>,
 }
 
 impl Head {
     /// The tag under which the image is noted: a commit by its 40 digits, however it was spelled, so that spellings do not pile up.
+    /// A quantisation is noted in lower case, for the same reason.
     pub(super) fn noted(&self, tag: &Tag) -> Tag {
+        if let Some(spelled) = &self.spelled {
+            return spelled.clone();
+        }
         let commit = self.commit.to_string();
         let begins = is_hex(tag.as_str()) && commit.starts_with(&tag.as_str().to_ascii_lowercase());
         let noted = if begins { commit.parse().ok() } else { None };
         noted.unwrap_or_else(|| tag.clone())
+    }
+
+    /// The key of the image that is meant.
+    pub(super) fn key(&self, shared: &Shared, name: &ImageName) -> ImageKey {
+        let known = self.known.clone();
+        known.unwrap_or_else(|| shared.key(name, self.quantisation.clone(), self.commit))
     }
 }
 
@@ -69,14 +86,22 @@ pub(super) struct Heads {
 /// Tags for their time to live, commits for long, "no" for seconds, failures not at all.
 struct Ttl {
     tag: Duration,
+    rules: Arc<Rules>,
 }
 
 impl Expiry<Question, Answer> for Ttl {
-    fn expire_after_create(&self, _: &Question, answer: &Answer, _: Instant) -> Option<Duration> {
+    fn expire_after_create(
+        &self,
+        (_, name, _): &Question,
+        answer: &Answer,
+        _: Instant,
+    ) -> Option<Duration> {
+        let rule = self.rules.of(name.repo());
+        let tag = rule.and_then(|rule| rule.ttl).unwrap_or(self.tag);
         Some(match answer {
-            Ok(head) if head.outage.is_some() => STALE.min(self.tag),
+            Ok(head) if head.outage.is_some() => STALE.min(tag),
             Ok(head) if head.fixed => COMMIT,
-            Ok(_) => self.tag,
+            Ok(_) => tag,
             Err(error) => match error.kind {
                 Kind::NameUnknown | Kind::ManifestUnknown | Kind::Denied | Kind::Offline => {
                     NEGATIVE
@@ -91,6 +116,7 @@ impl Heads {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let ttl = Ttl {
             tag: shared.settings.tag_ttl,
+            rules: Arc::clone(&shared.settings.rules),
         };
         Self {
             shared,
@@ -99,6 +125,12 @@ impl Heads {
                 .expire_after(ttl)
                 .build(),
         }
+    }
+
+    /// Has what `tag` of `name` means asked for anew.
+    pub(super) async fn ask_again(&self, asker: &Asker, name: &ImageName, tag: &Tag) {
+        let key = (asker.credential, name.clone(), tag.clone());
+        self.cache.invalidate(&key).await;
     }
 
     /// Asks again for everything.
@@ -165,6 +197,9 @@ async fn ask(shared: Arc<Shared>, personal: bool, name: ImageName, tag: Tag) -> 
         }
     };
     Ok(Head {
+        known: known.key(),
+        quantisation: None,
+        spelled: None,
         repo: known.repo,
         commit: known.commit,
         gated: false,
@@ -196,6 +231,9 @@ fn offline(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
     let mut commits = known.filter(|c| is_hex(&prefix) && c.to_string().starts_with(&prefix));
     match (commits.next(), commits.next()) {
         (Some(commit), None) => Ok(Head {
+            known: None,
+            quantisation: None,
+            spelled: None,
             repo: repo.clone(),
             commit,
             gated: false,
@@ -229,7 +267,7 @@ fn is_hex(text: &str) -> bool {
 }
 
 /// The order of the grammar: the default branch, a commit or the unique beginning of one, a branch or tag of exactly this name, the same
-/// with `--` read as `/`.
+/// with `--` read as `/`, a quantisation of the default branch.
 async fn meaning(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
     let repo = name.repo();
     let upstream = &shared.upstream;
@@ -239,7 +277,10 @@ async fn meaning(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
     }
     if let Ok(commit) = text.parse::<Commit>() {
         let revision = commit.to_string();
-        return Ok(head(upstream.resolve(repo, Some(&revision)).await?, true));
+        let resolved = upstream.resolve(repo, Some(&revision)).await?;
+        // An upstream that has a part of the commit gives what stands for that now.
+        let fixed = resolved.commit == commit;
+        return Ok(head(resolved, fixed));
     }
     if let Some(commit) = by_prefix(shared, repo, text).await? {
         let revision = commit.to_string();
@@ -247,12 +288,33 @@ async fn meaning(shared: &Shared, name: &ImageName, tag: &Tag) -> Answer {
     }
     let mut tried = Vec::new();
     let slashed = text.contains("--").then(|| text.replace("--", "/"));
-    for revision in std::iter::once(text.to_owned()).chain(slashed) {
+    let quantisation = match repo.kind() {
+        RepoKind::Model => text.parse::<Quantisation>().ok(),
+        RepoKind::Dataset | RepoKind::Space => None,
+    };
+    // A branch that is called as the quantisation is noted would be noted as that.
+    let lower = quantisation.as_ref().map(|q| q.as_str().to_owned());
+    let lower = lower.filter(|lower| lower != text);
+    for revision in std::iter::once(text.to_owned()).chain(slashed).chain(lower) {
         match upstream.resolve(repo, Some(&revision)).await {
-            Ok(resolved) => return Ok(head(resolved, false)),
+            Ok(resolved) => {
+                let is_lower = revision.eq_ignore_ascii_case(text) && revision != text;
+                return Ok(Head {
+                    spelled: is_lower.then(|| revision.parse().ok()).flatten(),
+                    ..head(resolved, false)
+                });
+            }
             Err(UpstreamError::RevisionUnknown { .. }) => tried.push(format!("'{revision}'")),
             Err(error) => return Err(error.into()),
         }
+    }
+    if let Some(quantisation) = quantisation {
+        // Whether it exists, the listing tells whoever fills.
+        return Ok(Head {
+            spelled: quantisation.as_str().parse().ok(),
+            quantisation: Some(quantisation),
+            ..head(upstream.resolve(repo, None).await?, false)
+        });
     }
     Err(unknown(shared, repo, text, &tried).await)
 }
@@ -265,6 +327,9 @@ fn head(resolved: Resolved, fixed: bool) -> Head {
         gated: resolved.gated,
         outage: None,
         fixed,
+        quantisation: None,
+        spelled: None,
+        known: None,
     }
 }
 

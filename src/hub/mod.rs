@@ -1,10 +1,12 @@
-//! Where files come from: the [`Upstream`] seam, and the Hub's client behind it.
+//! Where files come from: the [`Upstream`] seam, and what is behind it: the Hub's client, local folders, several of them in order, nobody.
 
 mod body;
+mod chain;
 mod client;
 mod endpoint;
 mod error;
 mod http;
+mod local;
 mod offline;
 mod pace;
 mod refusal;
@@ -26,9 +28,11 @@ use futures_util::{FutureExt, StreamExt};
 
 use crate::repo::{Commit, ContentId, FilePath, RepoId, Snapshot, Visibility};
 
+pub use chain::{Chain, Link, Serves};
 pub use client::{HubClient, HubSettings, SetupError};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::UpstreamError;
+pub use local::{ContentIds, Local, LocalKind};
 pub use offline::Offline;
 pub use tls::plain as plain_client;
 pub use token::{Token, TokenError};

@@ -74,6 +74,8 @@ pub struct Subject {
     pub path: String,
     /// The card's licence.
     pub license: Option<String>,
+    /// What the image is restricted to, as [`Selected`](super::Selected) tells it.
+    pub restricted: Vec<(&'static str, String)>,
 }
 
 impl Subject {
@@ -94,6 +96,7 @@ impl Subject {
         if let Some(license) = &self.license {
             labels.insert("org.opencontainers.image.licenses", license.clone());
         }
+        labels.extend(self.restricted.iter().cloned());
         labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
     }
 }
@@ -204,9 +207,16 @@ fn config(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::image::{Filter, LeftOut, Selection};
 
     fn image() -> Vec<Document> {
+        restricted(Vec::new())
+    }
+
+    fn restricted(restricted: Vec<(&'static str, String)>) -> Vec<Document> {
         let sealed = Sealed {
             digest: Digest::of(b"blob"),
             size: 4,
@@ -221,6 +231,7 @@ mod tests {
                 .expect("a commit"),
             path: String::new(),
             license: Some("mit".into()),
+            restricted,
         };
         documents(
             &subject,
@@ -244,6 +255,22 @@ mod tests {
         assert_eq!(
             index.descriptor.digest.hex(),
             "65280c2df5fcfb13a12354ff507ba0fd36811660f58f578b2afe9d01374173cf"
+        );
+    }
+
+    #[test]
+    fn documents_of_a_selection_are_golden_and_tell_it() {
+        let filter = Filter::new(vec!["*.json".parse().expect("a pattern")], Vec::new());
+        let filter = Some(Arc::new(filter.expect("few")));
+        let selection = Selection::new("Q4_K_M".parse().ok(), filter);
+        let labels = selection.labels(LeftOut { files: 3, bytes: 7 });
+        let index = restricted(labels).pop().expect("an index");
+        let text = String::from_utf8(index.bytes).expect("text");
+        let told = r#""annotations":{"io.hf-oci.excluded-bytes":"7","io.hf-oci.excluded-files":"3","io.hf-oci.include":"*.json","io.hf-oci.quantisation":"q4_k_m","org."#;
+        assert!(text.contains(told), "{text}");
+        assert_eq!(
+            index.descriptor.digest.hex(),
+            "cda913fd99abdd6889d39022b15c34b82ca8a280d52f7c140a7fb02ca2418e3d"
         );
     }
 

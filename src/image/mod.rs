@@ -4,12 +4,18 @@
 
 mod card;
 mod document;
+mod gguf;
 mod layers;
 mod name;
+mod pattern;
 mod select;
+mod selection;
 
 pub use card::{CARD, MAX_CARD, license};
 pub use document::{Document, LayerRecord, RECIPE, Subject, documents, documents_labelled};
+pub use gguf::{GgufError, Quantisation, QuantisationError};
 pub use layers::{Layout, recipe, split};
 pub use name::{ImageName, NameError, encode_component};
-pub use select::{SelectError, Selected, select};
+pub use pattern::{Pattern, PatternError};
+pub use select::{SelectError, Selected, quantisations, select};
+pub use selection::{Filter, FilterError, LeftOut, Selection};

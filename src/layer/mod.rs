@@ -4,12 +4,14 @@
 //! to a [`Sink`]. The bytes are frozen by golden digests; a change of any of them is another format number. `docs/layer-format.md`
 //! describes every byte.
 
+mod contents;
 mod member;
 mod plan;
 mod seal;
 mod tarfile;
 mod toc;
 
+pub use contents::{Content, FOOTER_LEN, contents, toc_offset};
 pub use plan::{ChunkRef, Plan};
 pub use seal::{SealError, Sealed, Sealer, Sink};
 

@@ -13,12 +13,15 @@ const CAP: Duration = Duration::from_secs(15);
 /// The longest pause at the registry's wish.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Whoever hears of trouble.
+type Hears = dyn Fn(&PushError, Duration) + Send + Sync;
+
 /// How often one thing is tried again, and who is told of it.
 pub struct Retries {
     /// Attempts after the first.
     pub most: u32,
     /// Hears what was wrong, and how long is waited now.
-    pub tell: Box<dyn Fn(&PushError, Duration) + Send + Sync>,
+    pub tell: Box<Hears>,
 }
 
 /// Tries until it is done, cannot be helped by trying, or was tried often enough.

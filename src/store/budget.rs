@@ -182,6 +182,10 @@ impl Room {
         self.counts().used()
     }
 
+    pub(super) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Promises what is wanted, if it fits.
     pub(super) fn claim(
         self: &Arc<Self>,
@@ -379,13 +383,13 @@ impl Drop for Reservation {
 
 /// The disk of the data directory.
 #[derive(Debug, Clone, Copy)]
-struct Disk {
-    size: u64,
-    free: u64,
+pub(super) struct Disk {
+    pub(super) size: u64,
+    pub(super) free: u64,
 }
 
 impl Disk {
-    fn of(root: &Path) -> Result<Self, StoreError> {
+    pub(super) fn of(root: &Path) -> Result<Self, StoreError> {
         let stat = rustix::fs::statvfs(root)
             .map_err(|error| StoreError::io("looking at the disk")(error.into()))?;
         Ok(Self {
@@ -394,7 +398,7 @@ impl Disk {
         })
     }
 
-    fn keep(&self, min_free: MinFree) -> u64 {
+    pub(super) fn keep(&self, min_free: MinFree) -> u64 {
         match min_free {
             MinFree::Bytes(bytes) => bytes,
             MinFree::Percent(percent) => self.size / 100 * u64::from(percent),

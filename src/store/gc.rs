@@ -81,11 +81,12 @@ impl Store {
     /// never evicted.
     pub fn pin(&self, name: &str, tag: &str, pinned: bool) -> Result<bool, StoreError> {
         let writing = self.lock_writing();
-        if !self.lock_layout().clone().pin(name, tag, pinned) {
+        let tag = self.lock_layout().spelled(name, tag);
+        if !self.lock_layout().clone().pin(name, &tag, pinned) {
             return Ok(false);
         }
         self.write_layout(&writing, |layout| {
-            layout.pin(name, tag, pinned);
+            layout.pin(name, &tag, pinned);
         })?;
         self.stamp(&writing)?;
         Ok(true)
@@ -96,7 +97,8 @@ impl Store {
     pub fn remove(&self, name: &str, tag: Option<&str>) -> Result<Removal, StoreError> {
         let writing = self.lock_writing();
         let cached = self.cached(&writing)?;
-        let wanted = |r: &&Reference| r.name == name && tag.is_none_or(|tag| r.tag == tag);
+        let tag = tag.map(|tag| self.lock_layout().spelled(name, tag));
+        let wanted = |r: &&Reference| r.name == name && tag.as_ref().is_none_or(|t| r.tag == *t);
         let all = cached.iter().flat_map(|image| &image.references);
         let references: HashSet<_> = all.filter(wanted).collect();
         if references.is_empty() {

@@ -78,6 +78,7 @@ impl Store {
                 repo: reference.repo.clone(),
                 commit: reference.commit,
                 layout: reference.layout,
+                selection: reference.selection.clone(),
                 visibility: layout.facts.visibility(parsed.repo()),
             }),
             name: Some(parsed),

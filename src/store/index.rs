@@ -1,6 +1,6 @@
 //! The sled index: what can be looked up fast, and rebuilt from the layout at any time.
 //!
-//! Keys: `images` NAME NUL LAYOUT NUL COMMIT; `layers` RECIPE; `members` REPOSITORY NUL DIGEST; `meta` "index.json" → its digest;
+//! Keys: `images` NAME NUL LAYOUT NUL COMMIT, and where there is one NUL SELECTION; `layers` RECIPE; `members` REPOSITORY NUL DIGEST; `meta` "index.json" → its digest;
 //! `used` DIGEST → milliseconds since 1970 (8 bytes, big-endian). Other values are JSON.
 
 use std::collections::{HashMap, HashSet};
@@ -251,7 +251,7 @@ impl Index {
 }
 
 fn image_key(key: &ImageKey) -> Vec<u8> {
-    format!("{}\0{}\0{}", key.name, key.layout, key.commit).into_bytes()
+    key.text().into_bytes()
 }
 
 fn member_key(repo: &RepoId, digest: &Digest) -> Vec<u8> {

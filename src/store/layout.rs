@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use super::facts::Facts;
 use super::{StoreError, blobs};
-use crate::bundle::{COMMIT, LAYOUT, PINNED, REF_NAME, REPOSITORY, TIME, VISIBILITY};
-use crate::image::{ImageName, Layout as LayerLayout};
+use crate::bundle::{COMMIT, LAYOUT, PINNED, REF_NAME, REPOSITORY, SELECTION, TIME, VISIBILITY};
+use crate::image::{ImageName, Layout as LayerLayout, Selection};
 use crate::oci::{Descriptor, Digest, MEDIA_INDEX};
 use crate::repo::{Commit, RepoId, Visibility};
 
@@ -34,6 +34,8 @@ pub struct Reference {
     pub commit: Commit,
     /// How the image was cut into layers.
     pub layout: LayerLayout,
+    /// What the image is restricted to beyond the name's path.
+    pub selection: Selection,
     /// Digest of the image's index.
     pub index: Digest,
     /// Its length in bytes.
@@ -151,6 +153,17 @@ impl Layout {
         self.references.get(&(name.to_owned(), tag.to_owned()))
     }
 
+    /// The tag under which `tag` of `name` is noted: for a quantisation, however its letters are spelled, the one that is in lower case.
+    pub(super) fn spelled(&self, name: &str, tag: &str) -> String {
+        let lower = tag.to_ascii_lowercase();
+        let is_one = |r: &Reference| r.selection.quantisation().is_some();
+        let quantised = || self.find(name, &lower).is_some_and(is_one);
+        match self.find(name, tag).is_none() && quantised() {
+            true => lower,
+            false => tag.to_owned(),
+        }
+    }
+
     pub(super) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self
             .references
@@ -200,7 +213,8 @@ impl Layout {
     pub(super) fn pin(&mut self, name: &str, tag: &str, pinned: bool) -> bool {
         if pinned && self.find(name, tag).is_none() {
             let commit = tag.parse::<Commit>().ok();
-            let same = |r: &&Reference| r.name == name && Some(r.commit) == commit;
+            let plain = |r: &Reference| r.selection.quantisation().is_none();
+            let same = |r: &&Reference| r.name == name && Some(r.commit) == commit && plain(r);
             let same = self.references().find(same).cloned();
             if let Some(mut same) = same {
                 same.tag = tag.to_owned();
@@ -227,11 +241,27 @@ impl Layout {
     }
 
     /// Points a reference at an image. The image that it meant before stays listed, under its commit; a pin stays with the reference.
+    ///
+    /// Where the commit already means another image (of another layout or selection), or a quantisation is not all of it, what tells them
+    /// apart stands behind it.
     pub(super) fn set(&mut self, mut reference: Reference) {
         let old = self.find(&reference.name, &reference.tag).cloned();
         reference.pinned |= old.as_ref().is_some_and(|old| old.pinned);
         if let Some(old) = old.filter(|old| old.index != reference.index) {
-            let tag = old.commit.to_string();
+            let index = old.index.hex();
+            let kept = match old.selection.quantisation() {
+                Some(quantisation) => format!("{}-{quantisation}", old.commit),
+                None => old.commit.to_string(),
+            };
+            let taken = |tag: &str| {
+                let by = self.find(&old.name, tag);
+                let here = tag == reference.tag;
+                here || by.is_some_and(|by| by.index != old.index)
+            };
+            let tag = match taken(&kept) {
+                true => format!("{kept}-{}", &index[..12]),
+                false => kept,
+            };
             if self.find(&old.name, &tag).is_none() {
                 let pinned = false;
                 self.insert(Reference { tag, pinned, ..old });
@@ -273,6 +303,10 @@ pub(super) fn write(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 
 fn descriptor(reference: &Reference, visibility: Option<Visibility>) -> Descriptor {
     let visibility = visibility.map(|v| (VISIBILITY, v.to_string()));
+    let selection = match reference.selection.is_all() {
+        true => None,
+        false => Some((SELECTION, reference.selection.to_string())),
+    };
     let annotations = [
         (REF_NAME, format!("{}:{}", reference.name, reference.tag)),
         (REPOSITORY, reference.repo.to_string()),
@@ -291,6 +325,7 @@ fn descriptor(reference: &Reference, visibility: Option<Visibility>) -> Descript
         annotations: annotations
             .into_iter()
             .chain(visibility)
+            .chain(selection)
             .chain(reference.pinned.then(|| (PINNED, "true".to_owned())))
             .chain(reference.imported.then(|| (IMPORTED, "true".to_owned())))
             .map(|(k, v)| (k.to_owned(), v))
@@ -316,6 +351,7 @@ fn reference(descriptor: Descriptor) -> Option<(Reference, Option<Visibility>)> 
         repo: text(REPOSITORY)?.parse().ok()?,
         commit: text(COMMIT)?.parse().ok()?,
         layout: text(LAYOUT)?.parse().ok()?,
+        selection: text(SELECTION).unwrap_or_default().parse().ok()?,
         index: descriptor.digest,
         size: descriptor.size,
         time: humantime::parse_rfc3339(text(TIME)?).ok()?,

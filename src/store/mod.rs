@@ -24,6 +24,8 @@ mod hold;
 mod hot;
 mod import;
 mod index;
+mod inventory;
+mod key;
 mod layout;
 mod leases;
 mod orders;
@@ -43,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::image::ImageName;
-use crate::image::{Document, LayerRecord, Layout};
+use crate::image::{Document, LayerRecord};
 use crate::oci::{Digest, Tag};
 use crate::repo::{Commit, RepoId, Visibility};
 
@@ -54,6 +56,10 @@ pub use gc::{Removal, Removed, Sweep};
 pub use hold::{Held, Hold};
 pub use hot::Opened;
 pub use import::{ImportError, ImportOptions, Imported};
+pub use inventory::{
+    DiskRoom, Documents, HeldImage, HeldLayer, Inventory, Sum, Sums, Unfinished, Uses, last_uses,
+};
+pub use key::ImageKey;
 pub use layout::Reference;
 pub use leases::Lease;
 pub use orders::Order;
@@ -69,17 +75,6 @@ pub struct Member {
     pub media_type: String,
     /// Its length in bytes.
     pub size: u64,
-}
-
-/// An image as names refer to it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ImageKey {
-    /// The name that it was asked by; a selection is part of it.
-    pub name: ImageName,
-    /// How it was cut into layers.
-    pub layout: Layout,
-    /// The commit.
-    pub commit: Commit,
 }
 
 /// An image to publish.
@@ -189,6 +184,11 @@ impl Store {
         self.room.used()
     }
 
+    /// The limits that it keeps.
+    pub fn limits(&self) -> &Limits {
+        self.room.limits()
+    }
+
     /// What was evicted since the start.
     pub const fn evictions(&self) -> &Evictions {
         &self.evictions
@@ -208,11 +208,12 @@ impl Store {
         Ok(self.lock_layout().names())
     }
 
-    /// What a tag of a name last meant, if its image was published. Also for commits: the tag is their 40 digits.
+    /// What a tag of a name last meant, if its image was published. Also for commits: the tag is their 40 digits. The tag of a quantisation
+    /// may be spelled in any letter case.
     pub fn reference(&self, name: &ImageName, tag: &Tag) -> Option<Reference> {
-        self.lock_layout()
-            .find(name.as_str(), tag.as_str())
-            .cloned()
+        let layout = self.lock_layout();
+        let spelled = layout.spelled(name.as_str(), tag.as_str());
+        layout.find(name.as_str(), &spelled).cloned()
     }
 
     /// All tags that are known of the images of `repo`, sorted, each once.
@@ -370,6 +371,7 @@ impl Store {
             repo: image.repo.clone(),
             commit: image.key.commit,
             layout: image.key.layout,
+            selection: image.key.selection.clone(),
             index: stored.index,
             size: stored.size,
             time: now,
@@ -414,6 +416,7 @@ impl Store {
             repo: repo.clone(),
             commit: key.commit,
             layout: key.layout,
+            selection: key.selection.clone(),
             index: stored.index,
             size: stored.size,
             time: now,

@@ -31,6 +31,8 @@ pub struct Order {
 struct OrderFile {
     name: String,
     layout: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    selection: String,
     commit: String,
     repo: String,
     tag: String,
@@ -39,8 +41,8 @@ struct OrderFile {
 }
 
 fn place(key: &ImageKey) -> String {
-    let text = format!("{}\0{}\0{}", key.name, key.layout, key.commit);
-    format!("staging/{PREFIX}{}", Digest::of(text.as_bytes()).hex())
+    let digest = Digest::of(key.text().as_bytes());
+    format!("staging/{PREFIX}{}", digest.hex())
 }
 
 /// Notes that a fill is under way.
@@ -48,6 +50,7 @@ pub(super) fn put(root: &Path, order: &Order) -> Result<(), StoreError> {
     let file = OrderFile {
         name: order.key.name.to_string(),
         layout: order.key.layout.to_string(),
+        selection: order.key.selection.to_string(),
         commit: order.key.commit.to_string(),
         repo: order.repo.to_string(),
         tag: order.tag.to_string(),
@@ -86,12 +89,13 @@ pub(super) fn all(root: &Path) -> Result<Vec<Order>, StoreError> {
     Ok(orders)
 }
 
-fn parse(bytes: &[u8]) -> Option<Order> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Order> {
     let file: OrderFile = serde_json::from_slice(bytes).ok()?;
     Some(Order {
         key: ImageKey {
             name: ImageName::parse(&file.name).ok()?,
             layout: file.layout.parse().ok()?,
+            selection: file.selection.parse().ok()?,
             commit: file.commit.parse().ok()?,
         },
         repo: file.repo.parse().ok()?,

@@ -13,7 +13,7 @@ use crate::image::ImageName;
 use crate::oci::Digest;
 
 /// How deep indexes may lie in each other.
-const DEPTH: usize = 4;
+pub(super) const DEPTH: usize = 4;
 
 /// An image, and all names that mean it.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ impl Reference {
         Some(ImageKey {
             name: ImageName::parse(&self.name).ok()?,
             layout: self.layout,
+            selection: self.selection.clone(),
             commit: self.commit,
         })
     }
@@ -142,12 +143,12 @@ impl Store {
     }
 }
 
-fn digest_of(descriptor: &Value) -> Option<Digest> {
+pub(super) fn digest_of(descriptor: &Value) -> Option<Digest> {
     descriptor["digest"].as_str()?.parse().ok()
 }
 
 /// Adds a blob and all that it refers to: of any image, index or artifact, as far as its documents are there. Sizes are as they are told.
-fn reach(root: &Path, top: Digest, depth: usize, found: &mut HashMap<Digest, u64>) {
+pub(super) fn reach(root: &Path, top: Digest, depth: usize, found: &mut HashMap<Digest, u64>) {
     let document = blobs::read(root, &top).ok().flatten();
     let told = document.as_ref().map_or(0, |bytes| bytes.len() as u64);
     found.entry(top).or_insert(told);

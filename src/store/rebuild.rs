@@ -122,6 +122,7 @@ pub(super) fn image(root: &Path, reference: &Reference) -> Result<Option<NewImag
         key: ImageKey {
             name,
             layout: reference.layout,
+            selection: reference.selection.clone(),
             commit: reference.commit,
         },
         repo: reference.repo.clone(),

@@ -200,7 +200,10 @@ impl Staging {
 
     /// Brings all that was written to the disk.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
-        let settled = self.writeback.end().and_then(|()| self.file.sync_data());
+        let settled = self
+            .back_to_cache()
+            .and_then(|()| self.writeback.end())
+            .and_then(|()| self.file.sync_data());
         settled.map_err(StoreError::io("writing out a staging file"))
     }
 
@@ -209,7 +212,7 @@ impl Staging {
         let place = blobs::place(digest);
         let done = self.root.join(&place);
         let fail = || StoreError::io(format!("publishing {place}"));
-        self.to_cache().map_err(fail())?;
+        self.back_to_cache().map_err(fail())?;
         self.writeback.end().map_err(fail())?;
         self.file.sync_all().map_err(fail())?;
         let moving = self.room.moving();
@@ -261,7 +264,7 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
 impl Drop for Staging {
     fn drop(&mut self) {
         if self.kept {
-            if let Err(error) = self.to_cache() {
+            if let Err(error) = self.back_to_cache() {
                 tracing::warn!(%error, "the end of an unfinished layer could not be written");
             }
             return;
@@ -288,7 +291,7 @@ impl Staging {
 
     fn put_within(&mut self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         if self.direct.as_ref().is_some_and(|d| d.next() != offset) {
-            self.to_cache()?;
+            self.back_to_cache()?;
         }
         let Some(direct) = &mut self.direct else {
             let mut at = offset;
@@ -298,13 +301,13 @@ impl Staging {
             return Ok(());
         };
         if !direct.put(parts, &self.file)? {
-            self.to_cache()?;
+            self.back_to_cache()?;
         }
         Ok(())
     }
 
     /// From here on the file is written through the page cache.
-    fn to_cache(&mut self) -> io::Result<()> {
+    fn back_to_cache(&mut self) -> io::Result<()> {
         let Some(direct) = self.direct.take() else {
             return Ok(());
         };
@@ -358,7 +361,7 @@ impl Staging {
                 pace,
                 "the disk does not keep up; the layer goes on through the page cache"
             );
-            self.to_cache()
+            self.back_to_cache()
                 .map_err(StoreError::io("writing a staging file"))?;
         }
         Ok(())
@@ -436,23 +439,4 @@ fn write_parts(file: &File, offset: u64, parts: &[&[u8]]) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Store;
-    use super::*;
-
-    #[test]
-    fn a_layer_is_written_even_if_no_thread_can_be_started() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).expect("a store");
-        let mut staging = store.stage(&Digest::of(b"recipe"), 6).expect("room");
-        // No address space has room for its stack.
-        let thread = std::thread::Builder::new().stack_size(usize::MAX >> 8);
-        let mut worked = false;
-        staging
-            .put_during(thread, 0, &[b"abc", b"def"], || worked = true)
-            .expect("written");
-        assert!(worked);
-        let path = staging.folder.join("layer");
-        assert_eq!(fs::read(path).expect("a file"), b"abcdef");
-    }
-}
+mod tests;

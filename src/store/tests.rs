@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::image::{Subject, documents};
+use crate::image::{Layout, Selection, Subject, documents};
 use crate::layer::{Sealed, Sink};
 
 const COMMIT: &str = "0123456789012345678901234567890123456789";
@@ -45,11 +45,13 @@ fn image(store: &Store, commit: &str, content: &[u8]) -> NewImage {
         commit: commit.parse().expect("a commit"),
         path: String::new(),
         license: None,
+        restricted: Vec::new(),
     };
     NewImage {
         key: ImageKey {
             name: name("org/model"),
             layout: Layout::Split,
+            selection: Selection::default(),
             commit: subject.commit,
         },
         repo: subject.repo.clone(),
@@ -97,6 +99,39 @@ fn a_published_image_is_there_after_a_restart() {
     let root = tempfile::tempdir().expect("a folder");
     let (image, stored) = publish(root.path());
     assert_whole(root.path(), &image, stored);
+}
+
+#[test]
+fn an_image_that_a_tag_leaves_stays_listed_also_if_its_commit_means_another_one() {
+    let root = tempfile::tempdir().expect("a folder");
+    let store = Store::open(root.path()).expect("a store");
+    let newer = COMMIT.replace('0', "f");
+    let mut kept = Vec::new();
+    for (commit, layout, content) in [
+        (COMMIT, Layout::Split, b"one"),
+        (COMMIT, Layout::Single, b"two"),
+        (&newer, Layout::Single, b"new"),
+    ] {
+        let mut image = image(&store, commit, content);
+        image.key.layout = layout;
+        kept.push(
+            store
+                .publish_image(&image, &tag("main"), now())
+                .expect("published"),
+        );
+    }
+    let second = format!("{COMMIT}-{}", &kept[1].index.hex()[..12]);
+    assert_eq!(
+        store.tags_of("org/model"),
+        [COMMIT.to_owned(), second.clone(), "main".to_owned()]
+    );
+    let index = |t: &str| {
+        store
+            .reference(&name("org/model"), &tag(t))
+            .map(|r| r.index)
+    };
+    let indexes: Vec<_> = kept.iter().map(|kept| Some(kept.index)).collect();
+    assert_eq!([index(COMMIT), index(&second), index("main")], indexes[..]);
 }
 
 #[test]

@@ -60,7 +60,7 @@ podman image unmount -a >/dev/null
 podman rmi -af >/dev/null
 export_to "$WORK/single.tar" org/model:main
 podman load -q -i "$WORK/single.tar" >/dev/null
-same_tree "$MODEL" "$(podman image mount localhost/org/model:main)" "podman loads it"
+same_tree "$MODEL" "$(podman image mount docker.io/org/model:main)" "podman loads it"
 podman image unmount -a >/dev/null
 
 # docker_gives_model IMAGE WHAT

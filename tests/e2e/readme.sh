@@ -35,6 +35,10 @@ for id in models/org/model models/Qwen/Qwen2.5-0.5B-Instruct datasets/stanfordnl
     publish $id "$MODEL" "$settings"
 done
 publish models/gpt2 "$MODEL" '{}'
+mkdir "$WORK/gguf"
+echo quantised >"$WORK/gguf/model-Q4_K_M.gguf"
+echo '# Quantised' >"$WORK/gguf/README.md"
+publish models/org/model-gguf "$WORK/gguf" '{}'
 mkdir -p "$REPOS/models/org/model/.revisions/pr"
 echo request >"$REPOS/models/org/model/.revisions/pr/pull.txt"
 start_hub "$REPOS"

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hf_oci::bundle::{Claims, Contents, Listed, Shape, check};
-use hf_oci::image::ImageName;
+use hf_oci::image::{ImageName, Selection};
 use hf_oci::oci::{Descriptor, Digest};
 use hf_oci::repo::Visibility;
 use hf_oci::store::Store;
@@ -82,8 +82,11 @@ async fn a_bundle_that_is_cut_off_anywhere_changes_nothing() {
     }
 }
 
-/// The entries of a bundle: names and contents.
-fn entries(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+/// Names and contents.
+type Entries = Vec<(String, Vec<u8>)>;
+
+/// The entries of a bundle.
+fn entries(bytes: &[u8]) -> Entries {
     use std::io::Read;
     let mut archive = tar::Archive::new(bytes);
     let entries = archive.entries().expect("an archive");
@@ -132,7 +135,7 @@ async fn hostile_archives_change_nothing() {
         bad.extend(&bytes);
         bad
     };
-    let changed = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>)| {
+    let changed = |change: &dyn Fn(&mut Entries)| {
         let mut entries = all.clone();
         change(&mut entries);
         pack(&entries)
@@ -284,6 +287,7 @@ fn names_only(data: &Path, name: &str) -> Vec<u8> {
             repo: note("repository").parse().expect("an id"),
             commit: note("commit").parse().expect("a commit"),
             layout: note("layout").parse().expect("a layout"),
+            selection: Selection::default(),
             visibility: Some(Visibility::Public),
         }),
     };

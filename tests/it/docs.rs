@@ -1,5 +1,7 @@
 //! Promise: what the documentation shows is so.
 
+use clap::Parser;
+use hf_oci::cli::Cli;
 use hf_oci::image::ImageName;
 use hf_oci::repo::{RepoId, RepoKind};
 
@@ -33,5 +35,24 @@ fn the_references_of_the_readme_can_be_read() {
         let (name, tag) = reference.split_once(':').unwrap_or((reference, "latest"));
         assert!(ImageName::parse(name).is_ok(), "{name}");
         assert!(tag.parse::<hf_oci::oci::Tag>().is_ok(), "{tag}");
+    }
+}
+
+#[test]
+fn the_commands_of_the_pages_are_ones() {
+    let pages = [
+        include_str!("../../docs/mirrors.md"),
+        include_str!("../../docs/storage.md"),
+    ];
+    let lines = pages.iter().flat_map(|page| page.lines());
+    let commands = lines.filter_map(|line| {
+        let line = line.strip_prefix("$ ").unwrap_or(line);
+        line.starts_with("hf-oci ").then_some(line)
+    });
+    let commands: Vec<&str> = commands.collect();
+    assert!(commands.len() >= 6, "{commands:?}");
+    for command in commands {
+        let parsed = Cli::try_parse_from(command.split_whitespace());
+        assert!(parsed.is_ok(), "{command}: {parsed:?}");
     }
 }

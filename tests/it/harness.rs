@@ -113,6 +113,31 @@ impl Proxy {
             true => (Arc::new(Offline), Arc::new(Offline)),
             false => (hub.clone(), hub),
         };
+        Self::run(upstream, credentials, setup, folder).await
+    }
+
+    /// A proxy of any upstream, on a data folder that stays.
+    pub async fn start_over(
+        upstream: impl Upstream + Credentials,
+        folder: &Path,
+        setup: Setup,
+    ) -> Self {
+        let upstream = Arc::new(upstream);
+        Self::run(
+            upstream.clone(),
+            upstream,
+            setup,
+            Folder::Given(folder.to_owned()),
+        )
+        .await
+    }
+
+    async fn run(
+        upstream: Arc<dyn Upstream>,
+        credentials: Arc<dyn Credentials>,
+        setup: Setup,
+        folder: Folder,
+    ) -> Self {
         let data = match &folder {
             Folder::Own(folder) => folder.path().to_owned(),
             Folder::Given(folder) => folder.clone(),

@@ -66,7 +66,11 @@ async fn progress_is_counted_to_the_last_byte_and_file() {
     hub.resume();
     proxy.index("org/demo", "main").await;
     assert_eq!(progress.bytes(), size(&hub));
-    assert_eq!(progress.files(), 5, "empty files have no bytes to count");
+    assert_eq!(progress.files(), 6, "the empty one too");
+    let layers = progress.layers();
+    let each: u64 = layers.iter().map(|layer| layer.bytes()).sum();
+    assert_eq!(each, size(&hub));
+    assert!(layers.iter().all(|layer| layer.blob().is_some()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

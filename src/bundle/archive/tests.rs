@@ -168,3 +168,27 @@ fn no_flipped_bit_outside_of_the_contents_goes_unseen() {
         assert!(read(&bad).is_err(), "byte {at}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_reader_panic(
+        blocks in proptest::collection::vec((0..4_u8, 0..512_usize, 0..=255_u8), 0..12),
+    ) {
+        // Blocks that are headers, nearly headers, zeros and something else, in any order.
+        let name = blob(b"x");
+        let mut bytes = Vec::new();
+        for (kind, at, byte) in blocks {
+            let mut block = match kind {
+                0 => header::render(&name, at as u64),
+                1 => header::render("index.json", u64::from(byte)),
+                2 => [0; BLOCK],
+                _ => [byte; BLOCK],
+            };
+            if kind == 3 || byte < 32 {
+                block[at] ^= byte;
+            }
+            bytes.extend(block);
+        }
+        let _ = read(&bytes);
+    }
+}

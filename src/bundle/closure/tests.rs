@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::image::{Subject, documents};
+use crate::image::{Selection, Subject, documents};
 use crate::layer::Sealed;
 
 /// Documents by their digests, of which a hostile hand changes some.
@@ -27,6 +27,7 @@ fn bundle() -> Bundle {
         commit: COMMIT.parse().expect("a commit"),
         path: "sub".into(),
         license: Some("mit".into()),
+        restricted: Vec::new(),
     };
     let layers = [LayerRecord::new(&sealed, Digest::of(b"recipe"))];
     let all = documents(&subject, &layers).expect("JSON");
@@ -39,6 +40,7 @@ fn bundle() -> Bundle {
                 repo: subject.repo,
                 commit: subject.commit,
                 layout: Layout::Split,
+                selection: Selection::default(),
                 visibility: None,
             }),
         },

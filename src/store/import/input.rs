@@ -30,7 +30,7 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn new(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        let length = metadata.is_file().then(|| metadata.len());
+        let length = metadata.is_file().then_some(metadata.len());
         Ok(Self { file, length })
     }
 

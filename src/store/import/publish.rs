@@ -74,6 +74,7 @@ impl Store {
                 repo: image.repo.clone(),
                 commit: image.commit,
                 layout: image.layout,
+                selection: image.selection.clone(),
                 index,
                 size,
                 time: now,
