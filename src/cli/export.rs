@@ -62,8 +62,8 @@ pub(super) struct Export {
     resume: bool,
 }
 
-/// Keeps what is exported from being deleted.
-enum Keeper {
+/// Keeps what is copied away from being deleted.
+pub(super) enum Keeper {
     Server(#[expect(dead_code, reason = "held until it is dropped")] Connection),
     /// The store after what is held of it, which goes first.
     Here(#[expect(dead_code, reason = "held until it is dropped")] Box<(Held, Store)>),
@@ -179,7 +179,7 @@ impl From<Refusal> for Failure {
 }
 
 /// A document of the cache.
-fn document(data: &Path, digest: &Digest) -> Result<Vec<u8>, Failure> {
+pub(super) fn document(data: &Path, digest: &Digest) -> Result<Vec<u8>, Failure> {
     let fail = || Failure::new(format!("cannot read the blob {digest}"));
     let file = File::open(blob(data, digest)).map_err(|error| fail().from(error))?;
     let mut bytes = Vec::new();
@@ -193,12 +193,15 @@ fn document(data: &Path, digest: &Digest) -> Result<Vec<u8>, Failure> {
 }
 
 /// Where a blob stands.
-fn blob(data: &Path, digest: &Digest) -> PathBuf {
+pub(super) fn blob(data: &Path, digest: &Digest) -> PathBuf {
     data.join("blobs/sha256").join(digest.hex())
 }
 
 /// Holds the images, through the server or here, and tells what they are.
-fn hold(data: &Path, images: &[(String, String)]) -> Result<(Vec<Listed>, Keeper), Failure> {
+pub(super) fn hold(
+    data: &Path,
+    images: &[(String, String)],
+) -> Result<(Vec<Listed>, Keeper), Failure> {
     is_cache(data)?;
     let request = Transfer::Hold {
         images: images.to_vec(),

@@ -1,6 +1,7 @@
 //! The command line, one file a command.
 
 mod cert;
+mod copy;
 mod export;
 mod failure;
 mod filling;
@@ -66,6 +67,7 @@ enum Command {
     Verify(verify::Verify),
     Export(export::Export),
     Import(import::Import),
+    Copy(copy::Copy),
 }
 
 impl Cli {
@@ -90,6 +92,7 @@ impl Cli {
             Command::Verify(verify) => verify.run(load).await,
             Command::Export(export) => export.run(load).await,
             Command::Import(import) => import.run(load).await,
+            Command::Copy(copy) => copy.run(load).await,
         }
     }
 }

@@ -2,7 +2,7 @@
 # Sourced by tests/run: installs what the tests need and this machine lacks.
 # Only as root on Debian; anywhere else the tests skip what is missing.
 
-PACKAGES=(shellcheck skopeo buildah podman docker.io containerd golang-1.19-go python3-venv curl jq tar)
+PACKAGES=(shellcheck skopeo buildah podman docker.io docker-registry containerd golang-1.19-go python3-venv curl jq tar)
 # Only these six, unpacked into a folder: installing the first would draw in 260
 # packages for programs that are not needed here.
 GO_LIBRARIES=(

@@ -13,6 +13,7 @@ const ORDER: &[&[&str]] = &[
     &["bundle"],
     &["hub"],
     &["store"],
+    &["push"],
     &["error"],
     &["fill"],
     &["auth"],
