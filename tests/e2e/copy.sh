@@ -17,29 +17,6 @@ start_proxy proxy
 fill() { skopeo inspect --tls-verify=false --raw "docker://$PROXY/$1" | sha256sum | cut -d' ' -f1; }
 model=$(fill org/model:main) large=$(fill org/large:main) second=$(fill org/second:main)
 
-# start_registry NAME [YAML]: docker-registry with nothing in it; REGISTRY is HOST:PORT.
-start_registry() {
-    local port
-    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-    REGISTRY=127.0.0.1:$port
-    cat >"$WORK/$1.yml" <<YAML
-version: 0.1
-log: {level: info, formatter: json}
-storage: {filesystem: {rootdirectory: $WORK/$1-data}}
-http: {addr: $REGISTRY}
-${2:-}
-YAML
-    # It takes every variable that begins with REGISTRY_ for a setting.
-    launch "$1" env -u REGISTRY_AUTH_FILE OTEL_TRACES_EXPORTER=none docker-registry serve "$WORK/$1.yml"
-    REGISTRY_PID=$LAUNCHED
-    for ((i = 0; i < 300; i++)); do
-        curl -s -o "$WORK/answer" "http://$REGISTRY/v2/" && return
-        kill -0 "$REGISTRY_PID" 2>/dev/null || break
-        sleep 0.1
-    done
-    fail "docker-registry did not start"
-}
-
 # asked METHOD PATTERN: how many such requests docker-registry logged.
 asked() {
     jq -R 'fromjson? | select(.msg == "response completed")' "$WORK/registry.log" |

@@ -252,6 +252,29 @@ podman_gives_model() {
 # commit_of KIND/ID [REVISION]: what the simulator says a revision is.
 commit_of() { curl -fsS "$HUB_URL/api/$1/revision/${2:-main}" | jq -r .sha; }
 
+# start_registry NAME [YAML]: docker-registry with nothing in it; REGISTRY is HOST:PORT.
+start_registry() {
+    local port
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    REGISTRY=127.0.0.1:$port
+    cat >"$WORK/$1.yml" <<YAML
+version: 0.1
+log: {level: info, formatter: json}
+storage: {filesystem: {rootdirectory: $WORK/$1-data}}
+http: {addr: $REGISTRY}
+${2:-}
+YAML
+    # It takes every variable that begins with REGISTRY_ for a setting.
+    launch "$1" env -u REGISTRY_AUTH_FILE OTEL_TRACES_EXPORTER=none docker-registry serve "$WORK/$1.yml"
+    REGISTRY_PID=$LAUNCHED
+    for ((i = 0; i < 300; i++)); do
+        curl -s -o "$WORK/answer" "http://$REGISTRY/v2/" && return
+        kill -0 "$REGISTRY_PID" 2>/dev/null || break
+        sleep 0.1
+    done
+    fail "docker-registry did not start"
+}
+
 # What follows is all that knows the simulator's folder (tests/hub/README.md).
 
 # publish KIND/ID FOLDER [SETTINGS]: a repository of the folder's files (hard

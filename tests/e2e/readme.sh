@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$E2E/daemons.sh"
 . "$E2E/hf-client.sh"
-need cargo skopeo containerd ctr curl jq python3
+need cargo skopeo containerd ctr curl jq python3 docker-registry
 need_root
 need_docker
 # For PyYAML, which comes with the client.
@@ -92,6 +92,23 @@ block toml '[host."http' | sed "s|http://proxy:5000|$PROXY_URL|" >"$WORK/certs.d
 start_containerd
 ctr_gives_model "hosts.toml: containerd pulls by the name proxy:5000" \
     proxy:5000/qwen/qwen2.5-0.5b-instruct:main --hosts-dir "$WORK/certs.d"
+
+# The commands for mirrors, each as it stands: on the folder of the server above, and the import at another site. Only the registry's address is
+# the one used here.
+mkdir "$WORK/bin" "$WORK/away" "$WORK/there"
+ln -s "$HF_OCI" "$WORK/bin/hf-oci"
+start_registry registry
+while read -r line; do
+    home=$WORK/home
+    [[ $line != *import* ]] || home=$WORK/away
+    line=${line//proxy:5001/$REGISTRY}
+    env -C "$WORK/there" PATH="$WORK/bin:$PATH" XDG_DATA_HOME="$home" HF_ENDPOINT="$HUB_URL" bash -c "$line" >"$WORK/typed" 2>&1 ||
+        fail "$line: $(cat "$WORK/typed")"
+    ok "$line"
+done < <(block sh 'hf-oci pull')
+[ -s "$WORK/away/hf-oci/index.json" ] || fail "nothing was imported"
+skopeo inspect --tls-verify=false "docker://$REGISTRY/mirror/org/model:main" >/dev/null || fail "nothing was copied"
+ok "the other site and the registry have the image"
 
 # What cannot be run here must at least be well-formed.
 block json insecure-registries >"$WORK/daemon.json"
