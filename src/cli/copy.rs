@@ -10,7 +10,7 @@ use clap::Args;
 use super::Failure;
 use super::export::{self, Keeper};
 use super::manage::{Named, Target};
-use crate::bundle::{Listed, Refusal, check};
+use crate::bundle::{Listed, Refusal};
 use crate::config::{self, ConfigError, Flags, Sources};
 use crate::oci::{Digest, Index, Manifest};
 use crate::push::{Blob, Destination, Image, Login, PushError, Pusher, Retries, Why};
@@ -133,21 +133,23 @@ fn prepare(
 
 /// All of an image, its documents held against their digests.
 fn image(data: &Path, listed: &Listed) -> Result<Image, Failure> {
-    let read = |digest: &Digest| export::document(data, digest);
-    let checked = check(listed, &mut |digest| read(digest))?;
     let odd =
         |digest: &Digest| Refusal::new(format!("the blob {digest}"), "is no document of an image");
-    let index = read(&checked.index.0)?;
-    let parsed: Index = serde_json::from_slice(&index).map_err(|_| odd(&checked.index.0))?;
+    let top = &listed.top.digest;
+    let (Some(name), Some(tag)) = (&listed.name, &listed.tag) else {
+        return Err(Refusal::new(format!("the image {top}"), "has no name and tag").into());
+    };
+    let index = export::document(data, top)?;
+    let parsed: Index = serde_json::from_slice(&index).map_err(|_| odd(top))?;
     let mut image = Image {
-        name: checked.name.to_string(),
-        tag: checked.tag.to_string(),
+        name: name.to_string(),
+        tag: tag.to_string(),
         index,
         manifests: Vec::new(),
         blobs: Default::default(),
     };
     for descriptor in &parsed.manifests {
-        let bytes = read(&descriptor.digest)?;
+        let bytes = export::document(data, &descriptor.digest)?;
         let manifest: Manifest =
             serde_json::from_slice(&bytes).map_err(|_| odd(&descriptor.digest))?;
         for part in manifest.layers.iter().chain([&manifest.config]) {

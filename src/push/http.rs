@@ -381,3 +381,44 @@ async fn collect(mut answer: Response) -> Result<Vec<u8>, PushError> {
 pub(super) fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> Registry {
+        let destination = "r.io:8443".parse().expect("a destination");
+        let retries = Retries {
+            most: 0,
+            tell: Box::new(|_, _| {}),
+        };
+        Registry::new(&destination, None, false, retries).expect("a client")
+    }
+
+    /// Where an upload goes, when the registry says this.
+    fn location(text: &str) -> Option<String> {
+        let registry = registry();
+        let answer = hyper::Response::builder().header("location", text).body("");
+        let answer = Response::from(answer.expect("an answer"));
+        let url = registry.url("org/m", "blobs/uploads/");
+        registry.location(&url, &answer).ok().map(String::from)
+    }
+
+    #[test]
+    fn an_upload_goes_where_the_registry_says_but_never_from_https_to_http() {
+        for (said, goes) in [
+            ("/v2/up/1?s=2", Some("https://r.io:8443/v2/up/1?s=2")),
+            ("2", Some("https://r.io:8443/v2/org/m/blobs/uploads/2")),
+            ("https://store.io/1", Some("https://store.io/1")),
+            // A registry that does not know of the TLS in front of it.
+            (
+                "http://r.io/v2/up/1?s=2",
+                Some("https://r.io:8443/v2/up/1?s=2"),
+            ),
+            ("http://store.io/1", None),
+            ("ftp://r.io/1", None),
+        ] {
+            assert_eq!(location(said).as_deref(), goes, "{said}");
+        }
+    }
+}

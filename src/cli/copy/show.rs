@@ -16,6 +16,9 @@ const OFTEN: Duration = Duration::from_millis(500);
 /// How often others are.
 const SELDOM: Duration = Duration::from_secs(5);
 
+/// The smallest blob that people are told of by itself.
+const SHOWN: u64 = 1 << 20;
+
 /// What is shown.
 pub(super) struct Show {
     json: bool,
@@ -108,7 +111,7 @@ impl Show {
             event(
                 json!({"event": "blob", "image": image, "digest": digest, "size": blob.size, "how": kind}),
             );
-        } else {
+        } else if how != How::Present && blob.size >= SHOWN {
             self.line(&format!(
                 "{image}: {} {text}, {}",
                 blob.digest,
