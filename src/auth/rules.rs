@@ -18,6 +18,12 @@ impl Rules {
         self.allow.is_empty() && self.deny.is_empty()
     }
 
+    /// Whether `deny` has it, whatever `allow` says.
+    pub fn denies(&self, repo: &RepoId) -> bool {
+        let text = repo.folded().to_string();
+        self.deny.iter().any(|rule| rule.matches(&text))
+    }
+
     /// Refuses what is not served, naming the rule.
     pub fn check(&self, repo: &RepoId) -> Result<(), Error> {
         let text = repo.folded().to_string();

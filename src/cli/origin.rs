@@ -9,9 +9,13 @@ use crate::hub::{
     Chain, ContentIds, Credentials, HubClient, HubSettings, Link, Local, LocalKind, Offline,
     Upstream,
 };
+use crate::repo::RepoId;
 
 /// Where, in the data folder, it is remembered what files of local folders hash to.
 const CONTENT_IDS: &str = "content-ids";
+
+/// What to do about an upstream that nobody may read.
+const NOBODY: &str = "upstream.share_private (in [[upstreams]]: public = true) gives all of it to whoever reaches the server; auth.mode htpasswd gives it to the users of a file";
 
 /// Where files come from, asked with the server's own credentials and with those of others.
 pub(super) struct Origin {
@@ -35,7 +39,14 @@ impl Origin {
         for setup in setups {
             links.extend(link(settings, setup, &hub, &ids)?);
         }
+        if links.is_empty() {
+            let failure = Failure::new("nobody may read any of the [[upstreams]]");
+            return Err(failure.next(NOBODY));
+        }
         if settings.offline {
+            if tells_apart(settings) {
+                warn_of_hidden(setups);
+            }
             // What no folder has may be in the cache.
             links.push(nobody(false));
         }
@@ -58,6 +69,17 @@ impl Origin {
     pub(super) fn anonymous(&self, settings: &Settings) -> Option<Arc<dyn Upstream>> {
         let token = settings.upstream.has_token();
         token.then(|| self.credentials.with_token(None))
+    }
+}
+
+/// Says which folders are not asked offline for what an upstream on the network is meant for.
+fn warn_of_hidden(setups: &[Setup]) {
+    let after = setups.iter().skip_while(|setup| setup.endpoint().is_none());
+    for folder in after.filter(|setup| setup.endpoint().is_none()) {
+        tracing::warn!(
+            "the upstream {} is asked only for what the patterns of the upstreams on the network before it leave out, also offline: not all who ask may read the same, and a name must not mean another repository. List it before them to change that",
+            folder.address
+        );
     }
 }
 
@@ -140,15 +162,16 @@ fn folder(
     };
     let public = setup.public.unwrap_or(public);
     if !public && tells_apart(settings) {
-        const NEXT: &str = "upstream.share_private (in [[upstreams]]: public = true) gives all of it to whoever reaches the server; auth.mode htpasswd gives it to the users of a file";
         let why = format!("the upstream {shown} is {what}, and may hold what only a token opened");
         if settings.upstream.origins.len() == 1 {
-            return Err(Failure::new(why).next(NEXT));
+            return Err(Failure::new(why).next(NOBODY));
         }
-        tracing::warn!("{why}: it is passed over. {NEXT}");
+        tracing::warn!("{why}: it is passed over. {NOBODY}");
         return Ok(None);
     }
     tracing::info!(path = %shown, public, "the upstream is {what}");
-    let local = Local::new(place, kind, !public, Arc::clone(ids));
+    let rules = [settings.repositories.clone(), setup.repositories.clone()];
+    let denied = Arc::new(move |repo: &RepoId| rules.iter().any(|rules| rules.denies(repo)));
+    let local = Local::new(place, kind, !public, Arc::clone(ids), denied);
     Ok(Some(local))
 }

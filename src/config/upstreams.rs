@@ -146,6 +146,10 @@ pub(super) fn origins(sources: &Sources) -> Result<Vec<Origin>, ConfigError> {
             }]);
         }
     }
+    if let Some((place @ Place::File { .. }, _)) = sources.find("upstream.token_file")? {
+        let why = "there are [[upstreams]]; set token_file in the entry whose token it is";
+        return Err(ConfigError::new(place, why));
+    }
     blocks.iter().map(|block| block.origin(sources)).collect()
 }
 

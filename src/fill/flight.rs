@@ -152,6 +152,7 @@ async fn run(
     stop: CancellationToken,
 ) -> End {
     let (name, commit) = (order.key.name.clone(), order.key.commit);
+    let repo = order.repo.clone();
     tracing::info!(%name, %commit, "fill begins");
     let key = order.key.clone();
     let filled = fill(Arc::clone(&shared), order, Arc::clone(&progress), stop);
@@ -162,6 +163,11 @@ async fn run(
         .unwrap_or_else(lost);
     if !matches!(&result, Err(error) if error.kind == Kind::Unavailable) {
         forget(&shared, key).await;
+    }
+    if let Err(error) = &result
+        && contradicts(error)
+    {
+        shared.doubts.add(&repo, commit);
     }
     let seconds = progress.started().elapsed().as_secs_f64();
     match &result {
@@ -174,6 +180,14 @@ async fn run(
         }
     }
     result.map_err(Arc::new)
+}
+
+/// Whether a failed fill tells that the upstream has something else by now than what it said when it was asked what a tag means.
+fn contradicts(error: &Error) -> bool {
+    matches!(
+        error.kind,
+        Kind::BadGateway | Kind::NameUnknown | Kind::ManifestUnknown
+    )
 }
 
 /// Notes what every tag means that the image was asked for by. What is noted already costs nothing.

@@ -155,6 +155,8 @@ async fn find_or_fill(job: Job, draft: Draft) -> Result<(LayerRecord, Lease), Er
                     job.shared
                         .with_store(move |store| store.discard(&recipe))
                         .await?;
+                    let file = job.source.file(&plan.files()[file]);
+                    job.shared.upstream.doubt(&file).await;
                     return Err(error);
                 }
                 tracing::warn!(%error, "fetching the file once more");

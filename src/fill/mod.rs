@@ -137,6 +137,7 @@ struct Shared {
     /// Bounds the threads that write layers, well below what the runtime has: a layer takes memory only when it has one.
     writers: Arc<Semaphore>,
     outcomes: Arc<Outcomes>,
+    doubts: Arc<resolve::Doubts>,
 }
 
 /// Finds images, and fills what is missing. One fill per image, detached from the requests that wait for it.
@@ -157,6 +158,7 @@ impl Images {
             recipes: Arc::default(),
             writers: Arc::new(Semaphore::new(WRITERS)),
             outcomes: Arc::default(),
+            doubts: Arc::default(),
             upstream,
             store,
             settings,

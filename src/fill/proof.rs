@@ -7,7 +7,6 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::layer::Job;
 use crate::error::Error;
-use crate::hub::RemoteFile;
 use crate::oci::Digest;
 use crate::repo::{ContentId, Entry};
 use crate::store::{Store, StoreError};
@@ -35,13 +34,7 @@ pub(super) async fn prove(
     }
     let large = files.iter().filter(|file| is_large(file));
     let tried = large.map(|file| {
-        let file = RemoteFile {
-            repo: job.source.repo.clone(),
-            commit: job.source.commit,
-            path: file.path.clone(),
-            size: file.size,
-            content: file.content,
-        };
+        let file = job.source.file(file);
         async move { job.shared.upstream.prove(&file).await }
     });
     let tried: Vec<_> = tried.collect();

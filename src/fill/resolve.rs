@@ -1,11 +1,15 @@
 //! Freshness: what a tag means now, how long that is believed, and what stands in when the upstream does not answer.
 
+mod doubts;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use moka::Expiry;
 use moka::future::Cache;
 
+pub(super) use self::doubts::Doubts;
 use super::{Asker, Credential, Outcome, Rules, Shared};
 use crate::error::{Error, Kind};
 use crate::hub::{Refs, Resolved, UpstreamError};
@@ -74,13 +78,16 @@ impl Head {
 
 type Answer = Result<Head, Error>;
 
+/// An answer, and when it was asked for.
+type Told = (Instant, Answer);
+
 /// What is asked, and with which credential: an answer is for those who ask with the same.
 type Question = (Option<Credential>, ImageName, Tag);
 
 /// What tags mean, remembered.
 pub(super) struct Heads {
     shared: Arc<Shared>,
-    cache: Cache<Question, Answer>,
+    cache: Cache<Question, Told>,
 }
 
 /// Tags for their time to live, commits for long, "no" for seconds, failures not at all.
@@ -89,11 +96,11 @@ struct Ttl {
     rules: Arc<Rules>,
 }
 
-impl Expiry<Question, Answer> for Ttl {
+impl Expiry<Question, Told> for Ttl {
     fn expire_after_create(
         &self,
         (_, name, _): &Question,
-        answer: &Answer,
+        (_, answer): &Told,
         _: Instant,
     ) -> Option<Duration> {
         let rule = self.rules.of(name.repo());
@@ -138,7 +145,8 @@ impl Heads {
         self.cache.invalidate_all();
     }
 
-    /// What `tag` of `name` means. Requests that ask the same at once are one question to the upstream.
+    /// What `tag` of `name` means. Requests that ask the same at once are one question to the upstream. What is remembered is asked again if
+    /// a fill found out since that it is true no longer.
     pub(super) async fn head(
         &self,
         asker: &Asker,
@@ -146,24 +154,31 @@ impl Heads {
         tag: &Tag,
     ) -> Result<(Head, Outcome), Error> {
         let key = (asker.credential, name.clone(), tag.clone());
-        let entry = self
-            .cache
-            .entry(key)
-            .or_insert_with(ask(
-                self.shared.on_behalf(asker),
-                asker.has_credential(),
-                name.clone(),
-                tag.clone(),
-            ))
-            .await;
-        let fresh = entry.is_fresh();
-        let head = entry.into_value()?;
+        let (mut fresh, (at, mut answer)) = self.entry(asker, key.clone()).await;
+        if let Ok(head) = &answer
+            && self.shared.doubts.has(&head.repo, head.commit, at)
+        {
+            self.cache.invalidate(&key).await;
+            (fresh, (_, answer)) = self.entry(asker, key).await;
+        }
+        let head = answer?;
         let outcome = match (&head.outage, fresh) {
             (Some(_), _) => Outcome::Stale,
             (None, true) => Outcome::Revalidated,
             (None, false) => Outcome::Hit,
         };
         Ok((head, outcome))
+    }
+
+    /// What is remembered, or is asked for now: whether it is that, and the answer.
+    async fn entry(&self, asker: &Asker, key: Question) -> (bool, Told) {
+        let (_, name, tag) = key.clone();
+        let at = Instant::now();
+        let shared = self.shared.on_behalf(asker);
+        let asked = ask(shared, asker.has_credential(), name, tag);
+        let told = asked.map(|answer| (at, answer));
+        let entry = self.cache.entry(key).or_insert_with(told).await;
+        (entry.is_fresh(), entry.into_value())
     }
 }
 

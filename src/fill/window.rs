@@ -32,6 +32,19 @@ pub(super) struct Source {
     pub tasks: TaskTracker,
 }
 
+impl Source {
+    /// A file, as the upstream is asked for it.
+    pub(super) fn file(&self, file: &Entry) -> RemoteFile {
+        RemoteFile {
+            repo: self.repo.clone(),
+            commit: self.commit,
+            path: file.path.clone(),
+            size: file.size,
+            content: file.content,
+        }
+    }
+}
+
 /// The chunks of a layer from `from` on, in the order of its plan, read ahead in parallel. Dropping the stream ends the reads.
 ///
 /// Memory and then a connection are taken piece by piece in the layer's order, before a piece's read begins: the piece that is wanted
@@ -114,13 +127,7 @@ async fn read(
     let mut buffers: Vec<Buffer> = lens(&range)
         .map(|len| source.shared.memory.buffer(&mut room.share, len))
         .collect();
-    let file = RemoteFile {
-        repo: source.repo,
-        commit: source.commit,
-        path: file.path,
-        size: file.size,
-        content: file.content,
-    };
+    let file = source.file(&file);
     let mut body = source.shared.upstream.read(&file, range.clone()).await?;
     let mut at = 0;
     while let Some(bytes) = body.next().await {

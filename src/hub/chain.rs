@@ -177,6 +177,18 @@ impl Upstream for Chain {
         }
         .boxed()
     }
+
+    fn doubt<'a>(&'a self, file: &'a RemoteFile) -> BoxFuture<'a, ()> {
+        async move {
+            match self.home_of(&file.repo, file.commit).await {
+                Ok(home) => home.doubt(file).await,
+                Err(error) => {
+                    tracing::debug!(%error, "no upstream has what was wrong any more");
+                }
+            }
+        }
+        .boxed()
+    }
 }
 
 impl Credentials for Chain {

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 
@@ -32,7 +32,7 @@ pub use chain::{Chain, Link, Serves};
 pub use client::{HubClient, HubSettings, SetupError};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::UpstreamError;
-pub use local::{ContentIds, Local, LocalKind};
+pub use local::{ContentIds, Denied, Local, LocalKind};
 pub use offline::Offline;
 pub use tls::plain as plain_client;
 pub use token::{Token, TokenError};
@@ -140,6 +140,13 @@ pub trait Upstream: Send + Sync + 'static {
     /// empty file nothing is read and nothing proven.
     fn prove<'a>(&'a self, file: &'a RemoteFile) -> BoxFuture<'a, Result<(), UpstreamError>> {
         async move { first(self.read(file, 0..file.size.min(1)).await?).await }.boxed()
+    }
+
+    /// Is told that the bytes of a file were not what the listing said: what is remembered of it must not be believed any more. Only an
+    /// upstream that remembers something has anything to do.
+    fn doubt<'a>(&'a self, file: &'a RemoteFile) -> BoxFuture<'a, ()> {
+        let _ = file;
+        ready(()).boxed()
     }
 }
 

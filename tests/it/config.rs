@@ -325,6 +325,10 @@ fn a_wrong_upstream_is_told_with_its_line() {
             "[upstream]\nurl = \"/y\"\n[[upstreams]]\nurl = \"/x\"\n",
             "DIR/hf-oci.toml:2: upstream.url: there are [[upstreams]] too",
         ),
+        (
+            "[upstream]\ntoken_file = \"/t\"\n[[upstreams]]\nurl = \"https://huggingface.co\"\n",
+            "DIR/hf-oci.toml:2: upstream.token_file: there are [[upstreams]]; set token_file in the entry",
+        ),
     ] {
         let error = error(&[], &[], Some(file));
         assert!(error.starts_with(told), "{error}");

@@ -15,6 +15,8 @@ const MAX_ITEMS: usize = 1_000_000;
 /// A file or folder as it is now: what changes when its content does, whether or not its times are put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Facts {
+    /// The file system that it is in: an inode is one of those only.
+    pub dev: u64,
     pub ino: u64,
     pub size: u64,
     /// Seconds and nanoseconds of the last change of its content.
@@ -90,6 +92,7 @@ pub(super) fn facts(file: &File) -> io::Result<Facts> {
 
 fn facts_of(stat: &rustix::fs::Stat) -> Facts {
     Facts {
+        dev: stat.st_dev as _,
         ino: stat.st_ino as _,
         size: stat.st_size as _,
         mtime: (stat.st_mtime as _, stat.st_mtime_nsec as _),

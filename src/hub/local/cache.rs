@@ -135,6 +135,17 @@ impl Place {
         }
     }
 
+    /// Whether nothing is here but what a client noted when it asked for the repository.
+    pub(super) fn is_empty(&self, reading: Reading<'_>) -> Result<bool, UpstreamError> {
+        for commit in self.commits()? {
+            // What cannot be listed is something.
+            if !matches!(self.list(reading, commit), Ok(None)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The files of a commit, as far as they are here; `None` if none are.
     pub(super) fn list(
         &self,

@@ -1,9 +1,13 @@
 //! A folder of repositories: `ORG/NAME` (or `NAME`) for models, the same below `datasets` and `spaces`. Each has one revision, its default
 //! branch, which is what its files are now.
+//!
+//! A folder at the top is either a repository or an organisation, never both: a repository would else be served under two names, and
+//! whoever may not have one of them could take the other. [`Inside`] tells which.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
+use super::Denied;
 use super::beneath::{self, Item};
 use super::listing::{Listing, Reading, Unhashed, identify, refused, unreadable, walk};
 use crate::hub::UpstreamError;
@@ -20,19 +24,98 @@ pub(super) struct Place {
     folder: String,
 }
 
+/// What lies beside repositories without being one: what desktops leave, and what tells people of an organisation.
+fn is_aside(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let hidden = name.starts_with('.') && name != ".gitattributes";
+    hidden || name.starts_with("readme") || name.starts_with("license")
+}
+
+/// What is directly in a folder at the top.
+#[derive(Debug, Default)]
+struct Inside {
+    /// A file that makes it a repository, if there is one.
+    file: Option<String>,
+    /// Whether there is anything at all that is no folder.
+    loose: bool,
+    folders: Vec<String>,
+}
+
+impl Inside {
+    /// Looks at a prefix that ends with a slash.
+    fn of(top: &OwnedFd, prefix: &str) -> io::Result<Self> {
+        let mut inside = Self::default();
+        let Some(folder) = open(top, prefix)? else {
+            return Ok(inside);
+        };
+        let names = beneath::names(&folder)?;
+        inside.loose = names.other.is_some();
+        for name in names.text {
+            match beneath::item(&folder, &name)? {
+                Some(Item::Folder(_)) if is_bookkeeping(&name) || name == ".cache" => {}
+                Some(Item::Folder(_)) => inside.folders.push(name),
+                Some(Item::File(_)) if !is_aside(&name) => {
+                    inside.loose = true;
+                    inside.file.get_or_insert(name);
+                }
+                Some(_) => inside.loose = true,
+                None => {}
+            }
+        }
+        Ok(inside)
+    }
+
+    /// Whether the folder is a repository. If not, those in it are.
+    fn is_repository(&self) -> bool {
+        self.file.is_some() || (self.loose && self.folders.is_empty())
+    }
+}
+
+/// Whether a folder at the top, `prefix`, is what the name asked for wants it to be: the repository itself, or an organisation.
+///
+/// A folder that could be taken for both may have been refused by its other name: that counts too.
+fn is_meant(top: &OwnedFd, prefix: &str, repo: &RepoId, denied: &Denied) -> io::Result<bool> {
+    let inside = Inside::of(top, prefix)?;
+    let name = prefix.trim_end_matches('/').rsplit('/').next();
+    let name = name.unwrap_or_default();
+    let refused = |id: &str| RepoId::new(repo.kind(), id).is_ok_and(|other| denied(&other));
+    if repo.id().contains('/') {
+        if let (true, Some(file)) = (inside.is_repository(), &inside.file) {
+            tracing::warn!(%repo, file, "{name:?} is one repository, for there are files directly in it; none of its folders is one");
+        }
+        return Ok(!(inside.is_repository() || (inside.loose && refused(name))));
+    }
+    let mut folders = inside.folders.iter();
+    match folders.find(|folder| refused(&format!("{name}/{folder}"))) {
+        Some(folder) if inside.is_repository() => {
+            tracing::warn!(%repo, "it is not served, for {name}/{folder} is denied and lies in it");
+            Ok(false)
+        }
+        _ => Ok(inside.is_repository()),
+    }
+}
+
 /// The folders that `repo` may mean, whose letters may be of any case, ascending by the bytes of their names.
-pub(super) fn find(top: &OwnedFd, repo: &RepoId) -> Result<Vec<Place>, UpstreamError> {
+pub(super) fn find(
+    top: &OwnedFd,
+    repo: &RepoId,
+    denied: &Denied,
+) -> Result<Vec<Place>, UpstreamError> {
     let base = match repo.kind() {
         RepoKind::Model => "",
         RepoKind::Dataset => "datasets/",
         RepoKind::Space => "spaces/",
     };
     let mut at = vec![base.to_owned()];
-    for name in repo.id().split('/') {
+    let failed = |error| unreadable(repo, "", &error);
+    for (depth, name) in repo.id().split('/').enumerate() {
         let mut next = Vec::new();
         for prefix in at {
-            let inner = inner(top, &prefix, name, repo);
-            next.extend(inner.map_err(|error| unreadable(repo, "", &error))?);
+            for found in inner(top, &prefix, name, repo).map_err(failed)? {
+                if depth > 0 || is_meant(top, &found, repo, denied).map_err(failed)? {
+                    next.push(found);
+                }
+            }
         }
         at = next;
     }
@@ -81,7 +164,7 @@ fn open(top: &OwnedFd, prefix: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// The files of a repository; `None` if there are none, or if it is only a folder of others.
+/// The files of a repository; `None` if there are none.
 pub(super) fn list(reading: Reading<'_>, place: &Place) -> Result<Option<Listing>, UpstreamError> {
     let Place { repo, folder } = place;
     let opened =
@@ -90,10 +173,7 @@ pub(super) fn list(reading: Reading<'_>, place: &Place) -> Result<Option<Listing
         return Ok(None);
     };
     let found = walk(repo, &opened, &is_bookkeeping)?;
-    // An organisation's folder holds folders only.
-    let is_repository =
-        repo.id().contains('/') || found.iter().any(|file| !file.path.as_str().contains('/'));
-    if found.is_empty() || !is_repository {
+    if found.is_empty() {
         return Ok(None);
     }
     let files = found.into_iter().map(|found| match found.item {

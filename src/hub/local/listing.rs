@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::beneath::{self, Facts, Item};
-use super::content_ids::{ContentIds, NoId};
+use super::content_ids::{ContentIds, NoId, Root};
 use crate::hub::UpstreamError;
 use crate::oci::Digest;
 use crate::repo::{Commit, ContentError, ContentId, Entry, FilePath, RepoId, Snapshot};
@@ -154,6 +154,7 @@ pub(super) struct Unhashed {
 #[derive(Clone, Copy)]
 pub(super) struct Reading<'a> {
     pub top: &'a OwnedFd,
+    pub root: Root,
     pub ids: &'a ContentIds,
     pub stop: &'a CancellationToken,
 }
@@ -170,7 +171,7 @@ pub(super) fn identify(
     let mut done = Vec::with_capacity(files.len());
     let mut new = Vec::new();
     for file in files {
-        match reading.ids.known(&file.facts) {
+        match reading.ids.known(reading.root, &file.facts) {
             Some(id) => done.push(file.with(id)),
             None => new.push(file),
         }
@@ -243,7 +244,7 @@ fn learn(repo: &RepoId, reading: Reading<'_>, file: &Unhashed) -> Result<Digest,
     let open = beneath::file_at(reading.top, &file.place);
     let open = open.map_err(|error| unreadable(repo, path, &error))?;
     let mut open = open.ok_or_else(changing)?;
-    match reading.ids.learn(&mut open, reading.stop) {
+    match reading.ids.learn(reading.root, &mut open, reading.stop) {
         Ok(id) if beneath::facts(&open).is_ok_and(|facts| facts == file.facts) => Ok(id),
         Ok(_) | Err(NoId::Changing) => Err(changing()),
         Err(NoId::Stopped) => {

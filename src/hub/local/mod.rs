@@ -8,15 +8,17 @@ mod beneath;
 mod cache;
 mod content_ids;
 mod folder;
+mod kind;
 mod listing;
 mod shelf;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::hash::Hash;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +26,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt, StreamExt, stream};
 use moka::future::Cache;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::content_ids::Root;
 use self::listing::Listing;
 use super::{
     Access, ByteStream, Credentials, Refs, RemoteFile, Resolved, Token, Upstream, UpstreamError,
@@ -34,6 +37,7 @@ use super::{
 use crate::repo::{Commit, FilePath, RepoId, Snapshot};
 
 pub use content_ids::ContentIds;
+pub use kind::LocalKind;
 
 /// Bytes of one read.
 const STEP: u64 = 512 << 10;
@@ -51,39 +55,8 @@ const REMEMBERED: u64 = 500_000;
 /// The branch that a folder has.
 const BRANCH: &str = "main";
 
-/// What lies in a local folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LocalKind {
-    /// Repositories, as `ORG/NAME`, `datasets/ORG/NAME` and `spaces/ORG/NAME`.
-    Folder,
-    /// A cache of the Hub's clients: `models--ORG--NAME` and so on.
-    Cache,
-}
-
-impl LocalKind {
-    /// Looks at a folder: what it is, and where that is. It is a cache if it has a folder of the form `models--ORG--NAME`, if a folder `hub`
-    /// in it has one, which is the cache then, or if it is called `hub` itself. Blocks.
-    pub fn of(path: &Path) -> io::Result<(Self, PathBuf)> {
-        let holds = |path: &Path| {
-            let names = beneath::names(&beneath::top(path)?)?.text;
-            Ok(names.iter().any(|name| cache::is_repository(name)))
-        };
-        let called = path.file_name().is_some_and(|name| name == "hub");
-        if holds(path)? || called {
-            return Ok((Self::Cache, path.to_owned()));
-        }
-        // It may be a link to where there is more room: that is its owner's word, as the path itself is.
-        let hub = path.join("hub");
-        let inside = holds(&hub).or_else(|error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
-            _ => Err(error),
-        });
-        Ok(match inside? {
-            true => (Self::Cache, hub),
-            false => (Self::Folder, path.to_owned()),
-        })
-    }
-}
+/// Repositories that are refused by their names.
+pub type Denied = dyn Fn(&RepoId) -> bool + Send + Sync;
 
 /// Repositories on this machine. Cheap to clone.
 #[derive(Clone)]
@@ -99,11 +72,16 @@ struct Shelf {
     path: PathBuf,
     kind: LocalKind,
     private: bool,
+    root: Root,
     ids: Arc<ContentIds>,
-    turns: Semaphore,
+    denied: Arc<Denied>,
+    turns: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// The listings that are being made.
     flights: Cache<Question, Answer>,
+    /// The branches that are being looked up, and the commits by what they begin with.
+    branches: Cache<RepoId, Result<Vec<(String, Commit)>, UpstreamError>>,
+    commits: Cache<(RepoId, String), Result<BTreeSet<Commit>, UpstreamError>>,
     /// Those that were made, for the fills that go on with them.
     made: Cache<(RepoId, Commit), Arc<Listing>>,
     stop: CancellationToken,
@@ -116,17 +94,28 @@ type Answer = Result<(RepoId, Arc<Listing>), UpstreamError>;
 
 impl Local {
     /// What is in `path`, which is `kind`. Everybody may read it, unless it is `private`: then it is not there for those who ask with a
-    /// token of their own or without one. `ids` remembers what its files hash to.
-    pub fn new(path: PathBuf, kind: LocalKind, private: bool, ids: Arc<ContentIds>) -> Self {
+    /// token of their own or without one. `ids` remembers what its files hash to. `denied` says which names are refused: in a folder that
+    /// counts for what could be taken for another name too. Blocks.
+    pub fn new(
+        path: PathBuf,
+        kind: LocalKind,
+        private: bool,
+        ids: Arc<ContentIds>,
+        denied: Arc<Denied>,
+    ) -> Self {
         let stop = CancellationToken::new();
         let shelf = Shelf {
+            root: Root::of(&path),
             path,
             kind,
             private,
             ids,
-            turns: Semaphore::new(AT_ONCE),
+            denied,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: Arc::new(Semaphore::new(WAITING)),
             flights: Cache::builder().build(),
+            branches: Cache::builder().build(),
+            commits: Cache::builder().build(),
             made: Cache::builder()
                 .max_capacity(REMEMBERED)
                 .weigher(|_, listing: &Arc<Listing>| listing.weight())
@@ -147,17 +136,12 @@ impl Local {
         let shelf = Arc::clone(&self.shelf);
         let question = (repo.folded(), revision.map(str::to_owned));
         let asked = repo.clone();
-        let place = Arc::clone(&shelf.waiting).try_acquire_owned();
-        let place = place.map_err(|_| UpstreamError::RateLimited {
-            retry_after: Some(BUSY),
-        })?;
+        let place = shelf.place()?;
         let task = tokio::spawn(async move {
             let _place = place;
             let (repo, revision) = question.clone();
             let list = Arc::clone(&shelf).list(asked, revision);
-            let answer = shelf.flights.get_with(question.clone(), list).await;
-            // The next one who asks is told what there is then.
-            shelf.flights.invalidate(&question).await;
+            let answer = shared(&shelf.flights, question, list).await;
             if let Ok((_, listing)) = &answer {
                 let key = (repo, listing.commit);
                 shelf.made.insert(key, Arc::clone(listing)).await;
@@ -200,46 +184,68 @@ impl Local {
 
     async fn open(&self, file: &RemoteFile) -> Result<File, UpstreamError> {
         let listing = self.listing(&file.repo, file.commit).await?;
-        let gone = UpstreamError::FileUnknown {
-            repo: file.repo.clone(),
-            commit: file.commit,
-            path: file.path.to_string(),
-        };
-        let Some(place) = listing.place(&file.path).map(str::to_owned) else {
-            return Err(gone);
-        };
-        let RemoteFile {
-            repo, path, size, ..
-        } = file.clone();
+        let place = listing.place(&file.path).ok_or_else(|| gone(file))?;
+        let (file, place) = (file.clone(), place.to_owned());
         self.blocking(move |shelf| {
-            let failed = |error: io::Error| listing::unreadable(&repo, path.as_str(), &error);
-            let top = shelf.top(&repo)?;
+            let failed =
+                |error: io::Error| listing::unreadable(&file.repo, file.path.as_str(), &error);
+            let top = shelf.top(&file.repo)?;
             let open = beneath::file_at(&top, &place)
                 .map_err(failed)?
-                .ok_or(gone)?;
-            match open.metadata().map_err(failed)?.len() == size {
+                .ok_or_else(|| gone(&file))?;
+            match open.metadata().map_err(failed)?.len() == file.size {
                 true => Ok(open),
-                false => Err(changed(&repo, &path)),
+                false => Err(changed(&file.repo, &file.path)),
             }
         })
         .await
     }
 }
 
+/// What all who ask the same at once are told; the next one who asks is told what there is then.
+async fn shared<K, V>(flights: &Cache<K, V>, question: K, answer: impl Future<Output = V>) -> V
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    let told = flights.get_with(question.clone(), answer).await;
+    flights.invalidate(&question).await;
+    told
+}
+
 impl Shelf {
-    async fn list(self: Arc<Self>, repo: RepoId, revision: Option<String>) -> Answer {
-        let Ok(_turn) = self.turns.acquire().await else {
+    /// A place among those who wait for a turn, if one is left.
+    fn place(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        let place = Arc::clone(&self.waiting).try_acquire_owned();
+        place.map_err(|_| UpstreamError::RateLimited {
+            retry_after: Some(BUSY),
+        })
+    }
+
+    /// Runs what walks through folders, where it may block. The turn lasts as long as it works, also if nobody waits for it any more.
+    async fn in_turn<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, UpstreamError> + Send + 'static,
+    ) -> Result<T, UpstreamError> {
+        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
             return Err(lost());
         };
-        let shelf = Arc::clone(&self);
-        let listed = tokio::task::spawn_blocking(move || {
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&self)
+        });
+        done.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    async fn list(self: Arc<Self>, repo: RepoId, revision: Option<String>) -> Answer {
+        self.in_turn(move |shelf| {
             let (found, listing) = match shelf.kind {
                 LocalKind::Folder => shelf.in_folder(&repo, revision.as_deref()),
                 LocalKind::Cache => shelf.in_cache(&repo, revision.as_deref()),
             }?;
             Ok((found, Arc::new(listing)))
-        });
-        listed.await.unwrap_or_else(|_| Err(lost()))
+        })
+        .await
     }
 }
 
@@ -274,8 +280,11 @@ impl Upstream for Local {
                 }
                 LocalKind::Cache => {
                     self.open_to_asker(repo)?;
-                    let repo = repo.clone();
-                    self.blocking(move |shelf| shelf.cached_refs(&repo)).await?
+                    let _place = self.shelf.place()?;
+                    let asked = repo.clone();
+                    let refs = Arc::clone(&self.shelf);
+                    let refs = refs.in_turn(move |shelf| shelf.cached_refs(&asked));
+                    shared(&self.shelf.branches, repo.folded(), refs).await?
                 }
             };
             Ok(Refs {
@@ -299,9 +308,13 @@ impl Upstream for Local {
                 }
                 LocalKind::Cache => {
                     self.open_to_asker(repo)?;
-                    let repo = repo.clone();
-                    self.blocking(move |shelf| shelf.cached_commits(&repo))
-                        .await?
+                    let _place = self.shelf.place()?;
+                    let question = (repo.folded(), prefix.to_owned());
+                    let (asked, begin) = question.clone();
+                    let commits = Arc::clone(&self.shelf);
+                    let commits =
+                        commits.in_turn(move |shelf| shelf.cached_commits(&asked, &begin));
+                    shared(&self.shelf.commits, question, commits).await?
                 }
             };
             let begins = |commit: &Commit| commit.to_string().starts_with(prefix);
@@ -329,6 +342,36 @@ impl Upstream for Local {
             }
             let open = Arc::new(self.open(file).await?);
             Ok(body(open, file.clone(), range))
+        }
+        .boxed()
+    }
+
+    /// A byte proves nothing here: what a cache calls its blobs, anybody can write down who knows the name. So all of the file is hashed.
+    fn prove<'a>(&'a self, file: &'a RemoteFile) -> BoxFuture<'a, Result<(), UpstreamError>> {
+        async move {
+            let listing = self.listing(&file.repo, file.commit).await?;
+            let place = listing.place(&file.path).ok_or_else(|| gone(file))?;
+            let (file, place) = (file.clone(), place.to_owned());
+            let shelf = Arc::clone(&self.shelf);
+            shelf.in_turn(move |shelf| shelf.check(&file, &place)).await
+        }
+        .boxed()
+    }
+
+    fn doubt<'a>(&'a self, file: &'a RemoteFile) -> BoxFuture<'a, ()> {
+        async move {
+            let told = async {
+                let listing = self.listing(&file.repo, file.commit).await?;
+                let made = (file.repo.folded(), file.commit);
+                self.shelf.made.invalidate(&made).await;
+                let place = listing.place(&file.path).ok_or_else(|| gone(file))?;
+                let (file, place) = (file.clone(), place.to_owned());
+                self.blocking(move |shelf| shelf.forget(&file, &place))
+                    .await
+            };
+            if let Err(error) = told.await {
+                tracing::debug!(%error, "what is not there any more is not remembered either");
+            }
         }
         .boxed()
     }
@@ -380,6 +423,14 @@ fn no_revision(repo: &RepoId, revision: &str) -> UpstreamError {
     UpstreamError::RevisionUnknown {
         repo: repo.clone(),
         revision: super::wire::clip(revision),
+    }
+}
+
+fn gone(file: &RemoteFile) -> UpstreamError {
+    UpstreamError::FileUnknown {
+        repo: file.repo.clone(),
+        commit: file.commit,
+        path: file.path.to_string(),
     }
 }
 
