@@ -188,7 +188,7 @@ async fn copy_all(pusher: &Pusher, images: &[Image], show: &Arc<Show>) -> Result
                 show.copied(&name, &done);
             }
             Err(error) => {
-                show.failed(&name, &error);
+                show.failed(&name, &error, images.len() > 1);
                 let trouble = error.why == Why::Trouble;
                 failed.push((name, error));
                 if trouble {

@@ -146,7 +146,8 @@ impl Show {
         stdout(&format!("{}@{index}", done.to));
     }
 
-    pub(super) fn failed(&self, image: &str, error: &PushError) {
+    /// For people only if there are `many` images: what became of one is the last line anyhow.
+    pub(super) fn failed(&self, image: &str, error: &PushError, many: bool) {
         let why = match error.why {
             Why::Trouble => "trouble",
             Why::Refused => "refused",
@@ -156,7 +157,8 @@ impl Show {
             true => event(
                 json!({"event": "not-copied", "image": image, "why": why, "message": error.to_string()}),
             ),
-            false => self.line(&format!("{image} is not copied: {error}")),
+            false if many => self.line(&format!("{image} is not copied: {error}")),
+            false => {}
         }
     }
 
