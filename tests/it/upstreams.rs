@@ -1,8 +1,8 @@
 //! Promise: what is on this machine already becomes the same layers as from the Hub; of several upstreams the first that has a repository
 //! answers; and no name, token or content goes where it does not belong.
 
-mod serving;
 mod doubts;
+mod serving;
 
 use std::fs;
 use std::ops::Range;

@@ -24,7 +24,7 @@ impl Server {
         Self { child, url, log }
     }
 
-    async fn status(&self, name: &str) -> u16 {
+    pub(super) async fn status(&self, name: &str) -> u16 {
         let url = self.url.replace("0.0.0.0", "127.0.0.1");
         let answer = http().get(format!("{url}/v2/{name}/manifests/main"));
         answer.send().await.expect("an answer").status().as_u16()
