@@ -219,6 +219,20 @@ fn labels_speak_for_the_image() {
 }
 
 #[test]
+fn what_an_image_costs_to_look_at_is_bounded() {
+    let long = |m: &mut Value| m["annotations"]["zz"] = json!("z".repeat(MAX_LABELS));
+    bundle()
+        .with_manifest(|_, m| long(m))
+        .refused("longer labels");
+    let longer = |m: &mut Value| m["annotations"]["zz"] = json!("z".repeat(1 << 20));
+    bundle()
+        .with_manifest(|_, m| longer(m))
+        .refused("longer than a document may be");
+    let twice = |i: &mut Value| i["manifests"][1] = i["manifests"][0].clone();
+    bundle().with_index(twice).refused("a manifest twice");
+}
+
+#[test]
 fn a_missing_document_is_named() {
     let mut bundle = bundle();
     let top = bundle.listed.top.digest;

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::super::{Reference, Store, Stored, layout, rebuild};
-use super::{Import, ImportError, Imported, Place, StoreError, blobs, key};
+use super::{Import, ImportError, Imported, Place, StoreError, blobs};
 use crate::bundle::Checked;
 use crate::oci::Digest;
 use crate::repo::Visibility;
@@ -28,8 +28,7 @@ impl Import<'_> {
                 done.present += 1;
                 continue;
             }
-            let staging = self.store.stage(&key(&digest), size)?;
-            staging.publish(&digest)?;
+            self.whole(&digest, size)?.publish(&digest)?;
             self.blobs
                 .insert(digest, (size, Place::Here { proven: true }));
             done.blobs += 1;
