@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::contents::{Claims, Listed};
 use super::MAX_BLOB;
+use super::contents::{Claims, Listed};
 use crate::image::{
     Document, ImageName, LayerRecord, Layout, RECIPE, Selection, documents_labelled,
 };

@@ -148,8 +148,7 @@ impl Store {
             tell(done, total)
         };
         let read = import.read(Watch::new(input, &mut watch));
-        let images =
-            read.and_then(|contents| import.check(&contents, &mut || tell(far.0, far.1)));
+        let images = read.and_then(|contents| import.check(&contents, &mut || tell(far.0, far.1)));
         import.keep = options.resume && images.as_ref().is_err_and(is_cut_off);
         import.publish(&images?, now)
     }
@@ -379,8 +378,8 @@ impl Import<'_> {
                 let title = format!("{}:{}", checked.name, checked.tag);
                 return Err(Refusal::new(title, "is the name of two images of the bundle").into());
             }
-            // Another name of the same needs nothing besides.
-            if !tops.insert(image.top.digest) {
+            // Another tag of the same needs nothing besides.
+            if !tops.insert((image.top.digest, checked.name.clone(), checked.layout)) {
                 checked.made.clear();
             }
             made += checked.made.iter().map(|d| d.descriptor.size).sum::<u64>();

@@ -392,7 +392,14 @@ async fn a_quantisation_is_exported_by_any_spelling_and_never_as_its_commit() {
     let (_, part) = proxy.index("org/gguf", "bf16").await;
     let commit = hub.sha("org/gguf", "main");
     let out = folder.path().join("a.tar");
-    let args = |image: String| ["export".to_owned(), image, "-o".to_owned(), text(&out).to_owned()];
+    let args = |image: String| {
+        [
+            "export".to_owned(),
+            image,
+            "-o".to_owned(),
+            text(&out).to_owned(),
+        ]
+    };
     proxy.stop().await;
     let run = |image: String| {
         let args = args(image);

@@ -28,9 +28,8 @@ impl Aside {
         let mut path = place.clone().into_os_string();
         path.push(end);
         let path = PathBuf::from(path);
-        let fail = |error: io::Error| {
-            Failure::new(format!("cannot write {}", path.display())).from(error)
-        };
+        let fail =
+            |error: io::Error| Failure::new(format!("cannot write {}", path.display())).from(error);
         for _ in 0..TRIES {
             let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let file = OpenOptions::new()

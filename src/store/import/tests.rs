@@ -259,7 +259,7 @@ fn a_small_bundle_does_not_become_many_documents() {
 }
 
 #[test]
-fn many_names_of_one_platform_cost_what_one_does() {
+fn many_tags_of_one_platform_cost_what_one_does() {
     let site = Site::new();
     let mut bundle = of_one_platform(1, 60_000);
     let top = bundle.entries[0].clone();
