@@ -95,7 +95,8 @@ impl Bundle {
     }
 
     fn refused(&self, part: &str) {
-        let why = self.check().expect_err(part).to_string();
+        let checked = self.check().map(|checked| checked.index);
+        let why = checked.expect_err(part).to_string();
         assert!(why.contains(part), "{why}");
     }
 }
@@ -243,7 +244,7 @@ fn a_platform_whose_labels_are_too_long_for_an_index_is_refused() {
         })
     };
     // The index has its manifests besides, so there is a length that fits into a manifest and not into an index.
-    let mut long = pad(MAX_DOCUMENT as usize - 3000);
+    let mut long = pad(MAX_DOCUMENT as usize - 1500);
     let first = long.value(&long.listed.top.digest)["manifests"][0].clone();
     long.listed = Listed {
         top: serde_json::from_value(first).expect("a descriptor"),

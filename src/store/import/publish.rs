@@ -5,9 +5,7 @@ use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
-use super::super::{
-    ImageKey, NewImage, Reference, Store, Stored, Writing, layout, lock, rebuild,
-};
+use super::super::{ImageKey, NewImage, Reference, Store, Stored, Writing, layout, lock, rebuild};
 use super::{Import, ImportError, Imported, Place, StoreError, blobs, key};
 use crate::bundle::{Checked, Refusal};
 use crate::image::Document;
