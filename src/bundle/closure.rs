@@ -135,6 +135,11 @@ fn around(
 ) -> Result<Vec<Document>, Refusal> {
     let made = documents_labelled(labels, layers)
         .map_err(|error| Refusal::new(image.title(), error.to_string()))?;
+    // What is longer is not read back.
+    if made.iter().any(|d| d.descriptor.size > MAX_DOCUMENT) {
+        let why = "would have a document that is longer than one may be; its labels are too long";
+        return Err(Refusal::new(image.title(), why));
+    }
     let digest = image.top.digest;
     match made.iter().any(|d| d.descriptor.digest == digest) {
         true => Ok(made),
@@ -160,10 +165,9 @@ fn subject(
         .parse()
         .map_err(|_| wrong("has no label that tells its commit"))?;
     let claims = match &image.claims {
-        Some(claims) if claims.repo != repo || claims.commit != commit => {
-            return Err(wrong(
-                "is of another repository or commit than its labels tell",
-            ));
+        // The repository may be called otherwise since the labels were written: they stay, and the commit is the same.
+        Some(claims) if claims.commit != commit => {
+            return Err(wrong("is of another commit than its labels tell"));
         }
         Some(claims) => claims.clone(),
         None => Claims {

@@ -23,7 +23,7 @@ use crate::bundle::{
 };
 use crate::layer::Sink;
 use crate::oci::Digest;
-use input::{Input, Watch};
+use input::{Input, Watch, content, skip};
 
 /// The most bytes of documents that are made because the images have one platform only.
 const MAX_MADE: u64 = 64 << 20;
@@ -474,23 +474,6 @@ impl Drop for Import<'_> {
 
 fn about(digest: &Digest, why: &str) -> Refusal {
     Refusal::new(format!("the blob {digest}"), why)
-}
-
-/// The content of a small entry.
-fn content<R: Read>(archive: &mut Archive<R>) -> Result<Vec<u8>, ArchiveError> {
-    let mut bytes = Vec::new();
-    let read = archive.read_to_end(&mut bytes);
-    read.map_err(|error| archive.failed(error))?;
-    Ok(bytes)
-}
-
-/// Goes past an entry's content without reading it.
-fn skip(archive: &mut Archive<&mut Input>) -> Result<(), ArchiveError> {
-    let left = archive.left();
-    let skipped = archive.input().skip(left);
-    skipped.map_err(|error| archive.failed(error))?;
-    archive.skipped(left);
-    Ok(())
 }
 
 /// Whether the bytes are those of an `oci-layout` that is known.

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::bundle::{Archive, ArchiveError};
+
 /// How long a pipe is waited for before it is asked whether to go on.
 const WAIT: Timespec = Timespec {
     tv_sec: 0,
@@ -109,4 +111,21 @@ impl Read for Watch<'_> {
         }
         Ok(read)
     }
+}
+
+/// The content of a small entry.
+pub(super) fn content<R: Read>(archive: &mut Archive<R>) -> Result<Vec<u8>, ArchiveError> {
+    let mut bytes = Vec::new();
+    let read = archive.read_to_end(&mut bytes);
+    read.map_err(|error| archive.failed(error))?;
+    Ok(bytes)
+}
+
+/// Goes past an entry's content without reading it.
+pub(super) fn skip(archive: &mut Archive<&mut Input>) -> Result<(), ArchiveError> {
+    let left = archive.left();
+    let skipped = archive.input().skip(left);
+    skipped.map_err(|error| archive.failed(error))?;
+    archive.skipped(left);
+    Ok(())
 }
