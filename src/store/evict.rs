@@ -57,6 +57,9 @@ impl Gone {
     }
 }
 
+/// An image that takes the place of one of its key.
+type Known = (NewImage, Stored);
+
 /// Which images go.
 struct Plan<'a> {
     images: Vec<&'a Cached>,
@@ -291,7 +294,7 @@ impl Store {
         &self,
         cached: &[Cached],
         references: &HashSet<&Reference>,
-    ) -> Result<(Vec<ImageKey>, Vec<(NewImage, Stored)>), StoreError> {
+    ) -> Result<(Vec<ImageKey>, Vec<Known>), StoreError> {
         let keys: HashSet<ImageKey> = references.iter().filter_map(|r| r.key()).collect();
         let mut left: HashMap<ImageKey, Vec<&Reference>> = HashMap::new();
         for reference in all(cached).filter(|r| !references.contains(r)) {
