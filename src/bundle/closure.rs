@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::MAX_BLOB;
 use super::contents::{Claims, Listed};
-use super::{MAX_BLOB, MAX_DOCUMENT};
 use crate::image::{
     Document, ImageName, LayerRecord, Layout, RECIPE, Selection, documents_labelled,
 };
@@ -19,8 +19,14 @@ use crate::oci::{
 };
 use crate::repo::{Commit, RepoId, Visibility};
 
+/// The longest document of an image: four times what the most layers and the longest labels make.
+const MAX_DOCUMENT: u64 = 512 << 10;
+
+/// The most bytes of an image's labels.
+const MAX_LABELS: usize = 64 << 10;
+
 /// The most platforms of an image.
-const MAX_PLATFORMS: usize = 64;
+const MAX_PLATFORMS: usize = 16;
 
 /// The most layers: clients do not stack more.
 const MAX_LAYERS: usize = 127;
@@ -77,7 +83,7 @@ pub struct Checked {
 type Read<'a, E> = &'a mut dyn FnMut(&Digest) -> Result<Vec<u8>, E>;
 
 /// Follows an image through its documents. `read` gives the bytes of a digest, which it has held against it, and fails if they are
-/// longer than [`MAX_DOCUMENT`] or not there.
+/// longer than [`super::MAX_DOCUMENT`] or not there.
 pub fn check<E: From<Refusal>>(image: &Listed, read: Read<'_, E>) -> Result<Checked, E> {
     let mut walk = Walk {
         read,
@@ -129,6 +135,11 @@ fn around(
 ) -> Result<Vec<Document>, Refusal> {
     let made = documents_labelled(labels, layers)
         .map_err(|error| Refusal::new(image.title(), error.to_string()))?;
+    // What is longer is not read back.
+    if made.iter().any(|d| d.descriptor.size > MAX_DOCUMENT) {
+        let why = "would have a document that is longer than one may be; its labels are too long";
+        return Err(Refusal::new(image.title(), why));
+    }
     let digest = image.top.digest;
     match made.iter().any(|d| d.descriptor.digest == digest) {
         true => Ok(made),
@@ -154,10 +165,9 @@ fn subject(
         .parse()
         .map_err(|_| wrong("has no label that tells its commit"))?;
     let claims = match &image.claims {
-        Some(claims) if claims.repo != repo || claims.commit != commit => {
-            return Err(wrong(
-                "is of another repository or commit than its labels tell",
-            ));
+        // The repository may be called otherwise since the labels were written: they stay, and the commit is the same.
+        Some(claims) if claims.commit != commit => {
+            return Err(wrong("is of another commit than its labels tell"));
         }
         Some(claims) => claims.clone(),
         None => Claims {
@@ -209,7 +219,11 @@ impl<E: From<Refusal>> Walk<'_, E> {
         if !(1..=MAX_PLATFORMS).contains(&index.manifests.len()) {
             return Err(wrong("has no manifest, or too many").into());
         }
+        let mut seen = BTreeSet::new();
         for descriptor in &index.manifests {
+            if !seen.insert(descriptor.digest) {
+                return Err(wrong("lists a manifest twice").into());
+            }
             let plain = descriptor.annotations.is_empty() && descriptor.platform.is_some();
             if descriptor.media_type != MEDIA_MANIFEST || !plain {
                 return Err(wrong("lists something that is no manifest of a platform").into());
@@ -228,6 +242,10 @@ impl<E: From<Refusal>> Walk<'_, E> {
         let wrong = |why: &str| Refusal::new(format!("the manifest {}", top.digest), why);
         if manifest.schema_version != 2 || manifest.media_type != MEDIA_MANIFEST {
             return Err(wrong("is not an image manifest of version 2").into());
+        }
+        let labels = manifest.annotations.iter();
+        if labels.map(|(k, v)| k.len() + v.len()).sum::<usize>() > MAX_LABELS {
+            return Err(wrong("has longer labels than hf-oci makes").into());
         }
         if manifest.config.media_type != MEDIA_CONFIG {
             return Err(wrong("has a config of another media type").into());

@@ -1,8 +1,8 @@
 //! `index.json` of a bundle: which images there are, and what is said of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::MAX_DOCUMENT;
+use super::{MAX_DOCUMENT, MAX_IMAGES};
 use crate::image::{ImageName, Layout, Selection};
 use crate::oci::{Descriptor, Digest, Index, MEDIA_INDEX, MEDIA_MANIFEST, Tag};
 use crate::repo::{Commit, RepoId, Visibility};
@@ -222,6 +222,9 @@ impl Contents {
         if index.manifests.is_empty() {
             return Err("it lists no image".to_owned());
         }
+        if index.manifests.len() > MAX_IMAGES {
+            return Err(format!("it lists more than {MAX_IMAGES} images"));
+        }
         match index.annotations.contains_key(SEAL) {
             true => Self::sealed(index, bytes),
             false => Self::foreign(&index),
@@ -260,9 +263,19 @@ impl Contents {
                     .to_owned(),
             );
         }
-        let images = index.manifests.iter().map(Listed::foreign);
+        let mut seen = BTreeSet::new();
+        let mut images = Vec::new();
+        for entry in &index.manifests {
+            let image = Listed::foreign(entry)?;
+            // Tools that know more names of an image list it once for each.
+            let name = image.name.as_ref().map(ToString::to_string);
+            let tag = image.tag.as_ref().map(ToString::to_string);
+            if seen.insert((name, tag, image.top.digest)) {
+                images.push(image);
+            }
+        }
         Ok(Self {
-            images: images.collect::<Result<_, _>>()?,
+            images,
             omits: None,
         })
     }
@@ -318,6 +331,28 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Contents::parse(&bad).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn an_index_has_a_bounded_number_of_images() {
+        let mut many = contents();
+        let names = (0..=MAX_IMAGES).map(|n| listed(&format!("org/m{n}")));
+        many.images = names.collect();
+        let bytes = many.render().expect("JSON");
+        assert!(bytes.len() as u64 <= MAX_DOCUMENT);
+        let why = Contents::parse(&bytes).expect_err("too many");
+        assert!(why.contains("more than 4096"), "{why}");
+    }
+
+    #[test]
+    fn what_another_tool_lists_twice_is_one_image() {
+        let digest = Digest::of(b"x");
+        let entry = format!(
+            r#"{{"mediaType":"{MEDIA_MANIFEST}","digest":"{digest}","size":3,"annotations":{{"org.opencontainers.image.ref.name":"v1"}}}}"#
+        );
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{entry},{entry}]}}"#);
+        let read = Contents::parse(text.as_bytes()).expect("contents");
+        assert_eq!(read.images.len(), 1);
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub const MAX_BLOB: u64 = 1 << 42;
 /// The most blobs.
 pub const MAX_BLOBS: usize = 1 << 18;
 
+/// The most images, each by one name.
+pub const MAX_IMAGES: usize = 4096;
+
 /// The `oci-layout` that is written.
 pub const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 

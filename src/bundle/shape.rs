@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::header::{self, BLOCK};
-use super::{Contents, List, MAX_BLOBS, MAX_DOCUMENT, OCI_LAYOUT, Refusal};
+use super::{Contents, List, MAX_BLOBS, MAX_DOCUMENT, MAX_IMAGES, OCI_LAYOUT, Refusal};
 use crate::oci::Digest;
 
 /// Where the content of an entry comes from.
@@ -79,8 +79,9 @@ impl Shape {
         let omitted = List(omitted);
         contents.omits = (!omitted.0.is_empty()).then(|| omitted.digest());
         let failed = |why: String| Refusal::new("the bundle's index.json", why);
+        let many = contents.images.len() > MAX_IMAGES;
         let index = contents.render().map_err(|e| failed(e.to_string()))?;
-        if index.len() as u64 > MAX_DOCUMENT || blobs.len() > MAX_BLOBS {
+        if many || index.len() as u64 > MAX_DOCUMENT || blobs.len() > MAX_BLOBS {
             return Err(failed(
                 "would be too long; export fewer images at once".into(),
             ));

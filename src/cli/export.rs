@@ -1,5 +1,6 @@
 //! `hf-oci export`: writes images into one file that standard tools read, and that another site imports.
 
+mod aside;
 mod former;
 mod write;
 
@@ -111,15 +112,24 @@ impl Order {
         if stdout && self.resume {
             return Err(Failure::new("--resume is for files").code(2));
         }
+        if let Some(list) = &self.list {
+            if *list == self.output {
+                return Err(Failure::new("--list and -o name the same file").code(2));
+            }
+            // Not after the bundle was written in vain.
+            aside::target(list)?;
+        }
         let former = former::read(&self.since)?;
         let (images, _keeper) = hold(&self.data, &self.images)?;
         let shape = self.shape(images, former.as_ref())?;
-        if let Some(list) = &self.list {
-            write::small(list, shape.list.render().as_bytes())?;
-        }
         match stdout {
             true => write::stream(&self.data, &shape)?,
             false => write::file(&self.data, &shape, &self.output, self.resume)?,
+        }
+        // A list stands for a bundle that there is.
+        if let Some(list) = &self.list {
+            let listed = write::small(list, shape.list.render().as_bytes());
+            listed.map_err(|failure| failure.then("the bundle itself is written"))?;
         }
         self.tell(&shape, stdout);
         Ok(())

@@ -14,7 +14,11 @@ use super::manage::{Target, end, show, through};
 use super::meter::Meter;
 use crate::config::{self, ConfigError, Flags, Sources};
 use crate::control::{Event, Transfer, import_here, transfer};
+use crate::server::Shutdown;
 use crate::store::{ImportOptions, Store};
+
+/// The exit code after a signal.
+const INTERRUPTED: u8 = 130;
 
 /// Takes in a bundle of images that another site has exported
 #[derive(Debug, Args)]
@@ -29,9 +33,9 @@ hostile nothing stays. What is here already is not written again. No image is ev
 It takes what hf-oci export writes, and copies of its images that skopeo has made (docker://proxy:5000/org/model:main to \
 oci-archive:FILE:org/model:main).
 
-With --resume, an import that was cut off goes on: what it had verified is not read again.
+With --resume, an import that was cut off goes on: what it had verified is read again, and not written again.
 
-Exit codes: 0 done, 1 it failed or was refused, 2 usage.")]
+Exit codes: 0 done, 1 it failed or was refused, 2 usage, 130 interrupted.")]
 pub(super) struct Import {
     #[command(flatten)]
     target: Target,
@@ -110,8 +114,16 @@ fn import(data: &Path, source: File, options: ImportOptions, json: bool) -> Resu
     let here = |store: Store| {
         let file = source.try_clone();
         let file = file.map_err(|error| Failure::new("cannot read the bundle").from(error))?;
-        import_here(&store, file, options, &mut |event| each(event));
-        Ok(())
+        // Else what is staged would stay until the next import.
+        let signals = Shutdown::on_signals()
+            .map_err(|error| Failure::new("cannot wait for signals").from(error))?;
+        import_here(&store, file, options, &mut |event| {
+            each(event) && !signals.has_begun()
+        });
+        match signals.has_begun() && !matches!(*last.borrow(), Some(Event::Imported { .. })) {
+            true => Err(Failure::new("the import was interrupted").code(INTERRUPTED)),
+            false => Ok(()),
+        }
     };
     through(data, asked, here)?;
     drop(meter);

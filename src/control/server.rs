@@ -32,6 +32,9 @@ const AT_ONCE: usize = 8;
 /// Images that are pulled at once for those who ask here.
 const PULLS: usize = 256;
 
+/// Clients for whom images are held at once.
+const HOLDS: usize = 64;
+
 /// How long a client may take to ask, and to take one line of the answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -141,7 +144,10 @@ async fn listen(
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
-    let pulls = Arc::new(Semaphore::new(PULLS));
+    let longer = Longer {
+        pulls: Arc::new(Semaphore::new(PULLS)),
+        holds: Arc::new(Semaphore::new(HOLDS)),
+    };
     loop {
         let accepted = stop.run_until_cancelled(async {
             let place = Arc::clone(&places).acquire_owned().await.ok();
@@ -152,7 +158,7 @@ async fn listen(
         };
         match accepted {
             Ok((stream, _)) => {
-                let answered = answer(stream, context.clone(), place, Arc::clone(&pulls));
+                let answered = answer(stream, context.clone(), place, longer.clone());
                 let stop = stop.clone();
                 tasks.spawn(async move {
                     if let Some(Err(error)) = stop.run_until_cancelled(answered).await {
@@ -170,13 +176,21 @@ async fn listen(
     tasks.wait().await;
 }
 
+/// Places of those who stay for as long as they like, and keep nobody waiting who does not.
+#[derive(Clone)]
+struct Longer {
+    pulls: Arc<Semaphore>,
+    holds: Arc<Semaphore>,
+}
+
 async fn answer(
     stream: UnixStream,
     context: Context,
     place: Option<OwnedSemaphorePermit>,
-    pulls: Arc<Semaphore>,
+    longer: Longer,
 ) -> io::Result<()> {
     let mut place = place;
+    let mut hold = None;
     let (line, file) = timeout(PATIENCE, receive(&stream)).await??;
     let (mut reader, mut writer) = stream.into_split();
     let (tell, mut told) = mpsc::channel(QUEUE);
@@ -185,7 +199,7 @@ async fn answer(
             tracing::info!(%wanted, "an operator pulls");
             // It takes as long as it takes, and keeps no other request waiting.
             drop(place.take());
-            match pulls.try_acquire_owned() {
+            match longer.pulls.try_acquire_owned() {
                 Ok(pull) => place = Some(pull),
                 Err(_) => {
                     let busy = Event::NotPulled(FailedLine {
@@ -203,6 +217,15 @@ async fn answer(
         }
         Ok(asked) => {
             tracing::info!(?asked, "an operator asks");
+            if let Asked::Transfer(Transfer::Hold { .. }) = asked {
+                hold = longer.holds.try_acquire_owned().ok();
+                if hold.is_none() {
+                    let message = format!(
+                        "the server is busy: images are held for {HOLDS} exports; try again later"
+                    );
+                    return write(&mut writer, &Event::Failed { message }).await;
+                }
+            }
             Some(tokio::task::spawn_blocking(move || {
                 work(&context, asked, file, &tell)
             }))
@@ -222,9 +245,11 @@ async fn answer(
     if let Some(working) = working
         && let Ok(Some(_held)) = working.await
     {
+        // It may take as long as an export takes.
+        drop(place.take());
         let _ = reader.read(&mut [0]).await?;
     }
-    drop(place);
+    drop((place, hold));
     writer.shutdown().await
 }
 

@@ -215,7 +215,14 @@ impl Images {
         let (head, outcome) = self.heads.head(asker, name, tag).await?;
         self.admit(asker, name, &head, outcome).await?;
         let key = head.key(&self.shared, name);
-        if let Some(stored) = self.stored(&key).await? {
+        let mut stored = self.stored(&key).await?;
+        if let Some(noted) = head.known()
+            && stored.is_none_or(|stored| stored.index != noted.index)
+        {
+            // The commit has another image now; the tag means the one that it is noted with.
+            stored = self.noted(noted.clone()).await?;
+        }
+        if let Some(stored) = stored {
             if head.outage.is_none() {
                 // The image is there: that it cannot be noted is no reason not to serve it.
                 if let Err(error) = self.note_tag(&key, &head, stored, &head.noted(tag)).await {
@@ -318,6 +325,19 @@ impl Images {
         let key = key.clone();
         let look = move |store: &Store| {
             let found = store.image(&key)?;
+            if let Some(stored) = &found {
+                store.touch(&stored.index, now);
+            }
+            Ok(found)
+        };
+        self.shared.with_store(look).await
+    }
+
+    /// The image that a reference means, if all of it is here.
+    async fn noted(&self, reference: Reference) -> Result<Option<Stored>, Error> {
+        let now = SystemTime::now();
+        let look = move |store: &Store| {
+            let found = store.image_of(&reference)?;
             if let Some(stored) = &found {
                 store.touch(&stored.index, now);
             }

@@ -16,7 +16,7 @@ use crate::hub::{Refs, Resolved, UpstreamError};
 use crate::image::{ImageName, Quantisation};
 use crate::oci::Tag;
 use crate::repo::{Commit, RepoId, RepoKind, Visibility};
-use crate::store::ImageKey;
+use crate::store::{ImageKey, Reference};
 
 /// How long a stale answer is given before the upstream is tried again.
 const STALE: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ pub(super) struct Head {
     /// How the tag is noted, if it is not spelled so.
     spelled: Option<Tag>,
     /// The last known image, if that is what is told.
-    known: Option<ImageKey>,
+    known: Option<(ImageKey, Reference)>,
 }
 
 impl Head {
@@ -69,9 +69,14 @@ impl Head {
         noted.unwrap_or_else(|| tag.clone())
     }
 
+    /// What the tag was last noted to mean, if that is what is told.
+    pub(super) fn known(&self) -> Option<&Reference> {
+        self.known.as_ref().map(|(_, reference)| reference)
+    }
+
     /// The key of the image that is meant.
     pub(super) fn key(&self, shared: &Shared, name: &ImageName) -> ImageKey {
-        let known = self.known.clone();
+        let known = self.known.as_ref().map(|(key, _)| key.clone());
         known.unwrap_or_else(|| shared.key(name, self.quantisation.clone(), self.commit))
     }
 }
@@ -212,15 +217,15 @@ async fn ask(shared: Arc<Shared>, personal: bool, name: ImageName, tag: Tag) -> 
         }
     };
     Ok(Head {
-        known: known.key(),
         quantisation: None,
         spelled: None,
-        repo: known.repo,
+        repo: known.repo.clone(),
         commit: known.commit,
         gated: false,
         visibility: last_known(&shared, &name),
         outage: Some(outage),
         fixed: false,
+        known: known.key().map(|key| (key, known)),
     })
 }
 

@@ -141,7 +141,20 @@ struct Counts {
     claims: HashMap<Digest, Claim>,
     /// The staging files, by their recipes. Their bytes are taken from the disk already.
     staged: HashMap<Digest, u64>,
+    /// What those come to: they are asked for with every promise, and there may be very many.
+    sums: Sums,
     next: u64,
+}
+
+/// Bytes of claims and staging files together.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Sums {
+    /// All claims.
+    reserved: u64,
+    /// Claims of what has no staging file.
+    promised: u64,
+    /// Staging files of what is not claimed.
+    idle: u64,
 }
 
 /// Bytes that are promised.
@@ -166,11 +179,13 @@ impl Room {
         published: u64,
         staged: HashMap<Digest, u64>,
     ) -> Self {
-        let counts = Counts {
+        let mut counts = Counts {
             published,
-            staged,
             ..Counts::default()
         };
+        for (recipe, bytes) in staged {
+            counts.change(&recipe, |_, staged| *staged = Some(bytes));
+        }
         Self {
             root: root.to_owned(),
             limits,
@@ -227,18 +242,21 @@ impl Room {
     }
 
     pub(super) fn staged(&self, recipe: &Digest, bytes: u64) {
-        self.counts().staged.insert(*recipe, bytes);
+        let mut counts = self.counts();
+        counts.change(recipe, |_, staged| *staged = Some(bytes));
     }
 
     pub(super) fn unstaged(&self, recipe: &Digest) {
-        self.counts().staged.remove(recipe);
+        self.counts().change(recipe, |_, staged| *staged = None);
     }
 
     /// A staging file has become a blob of `bytes`; `new` unless the blob was there before.
     pub(super) fn sealed(&self, recipe: &Digest, bytes: u64, new: bool) {
         let mut counts = self.counts();
-        counts.staged.remove(recipe);
-        counts.claims.remove(recipe);
+        counts.change(recipe, |claim, staged| {
+            *claim = None;
+            *staged = None;
+        });
         if new {
             counts.publish(bytes);
         }
@@ -296,6 +314,21 @@ impl Counts {
         self.changes += 1;
     }
 
+    /// Changes what there is of one recipe, and the sums with it.
+    fn change<T>(
+        &mut self,
+        recipe: &Digest,
+        change: impl FnOnce(&mut Option<Claim>, &mut Option<u64>) -> T,
+    ) -> T {
+        let (mut claim, mut staged) = (self.claims.remove(recipe), self.staged.remove(recipe));
+        self.sums.take(Sums::of(claim.as_ref(), staged));
+        let done = change(&mut claim, &mut staged);
+        self.sums.add(Sums::of(claim.as_ref(), staged));
+        self.claims.extend(claim.map(|claim| (*recipe, claim)));
+        self.staged.extend(staged.map(|bytes| (*recipe, bytes)));
+        done
+    }
+
     fn idle(&self) -> impl Iterator<Item = (&Digest, &u64)> {
         let claims = &self.claims;
         self.staged
@@ -303,11 +336,11 @@ impl Counts {
             .filter(move |(recipe, _)| !claims.contains_key(recipe))
     }
 
-    fn used(&self) -> Used {
+    const fn used(&self) -> Used {
         Used {
             published: self.published,
-            staging: self.idle().map(|(_, bytes)| bytes).sum(),
-            reserved: self.claims.values().map(|c| c.bytes).sum(),
+            staging: self.sums.idle,
+            reserved: self.sums.reserved,
         }
     }
 
@@ -335,12 +368,7 @@ impl Counts {
             bytes: (self.used().total() + fresh).saturating_sub(max),
             limit: Limit::MaxSize(max),
         });
-        let promised: u64 = self
-            .claims
-            .iter()
-            .filter(|(recipe, _)| !self.staged.contains_key(recipe))
-            .map(|(_, claim)| claim.bytes)
-            .sum();
+        let promised = self.sums.promised;
         let keep = disk.keep(limits.min_free);
         let free = Short {
             bytes: (promised + fresh)
@@ -354,15 +382,41 @@ impl Counts {
     }
 
     fn claim(&mut self, (what, bytes): Wanted) -> u64 {
-        let next = self.next;
-        let claim = self.claims.entry(what).or_insert(Claim {
-            id: next,
-            bytes,
-            holders: 0,
-        });
-        claim.holders += 1;
+        let id = self.next;
         self.next += 1;
-        claim.id
+        self.change(&what, |claim, _| {
+            let claim = claim.get_or_insert(Claim {
+                id,
+                bytes,
+                holders: 0,
+            });
+            claim.holders += 1;
+            claim.id
+        })
+    }
+}
+
+impl Sums {
+    /// What one recipe adds.
+    fn of(claim: Option<&Claim>, staged: Option<u64>) -> Self {
+        let claimed = claim.map(|claim| claim.bytes);
+        Self {
+            reserved: claimed.unwrap_or(0),
+            promised: claimed.filter(|_| staged.is_none()).unwrap_or(0),
+            idle: staged.filter(|_| claimed.is_none()).unwrap_or(0),
+        }
+    }
+
+    const fn add(&mut self, other: Self) {
+        self.reserved += other.reserved;
+        self.promised += other.promised;
+        self.idle += other.idle;
+    }
+
+    const fn take(&mut self, other: Self) {
+        self.reserved -= other.reserved;
+        self.promised -= other.promised;
+        self.idle -= other.idle;
     }
 }
 
@@ -371,12 +425,12 @@ impl Drop for Reservation {
         let mut counts = self.room.counts();
         for (what, id) in &self.claims {
             // What was published meanwhile is not promised any more, or by another promise.
-            if let Some(claim) = counts.claims.get_mut(what).filter(|c| c.id == *id) {
-                claim.holders -= 1;
-                if claim.holders == 0 {
-                    counts.claims.remove(what);
+            counts.change(what, |promise, _| {
+                if let Some(claim) = promise.as_mut().filter(|claim| claim.id == *id) {
+                    claim.holders -= 1;
                 }
-            }
+                promise.take_if(|claim| claim.holders == 0);
+            });
         }
     }
 }

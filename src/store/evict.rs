@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::budget::{Bytes, Limit, Reservation, Wanted};
 use super::index::Sizes;
 use super::reach::Cached;
-use super::{Reference, Store, StoreError, Writing, blobs, lock};
+use super::{
+    ImageKey, NewImage, Reference, Store, StoreError, Stored, Writing, blobs, lock, rebuild,
+};
 use crate::oci::Digest;
 use crate::repo::RepoId;
 
@@ -54,6 +56,9 @@ impl Gone {
         self.blobs.iter().map(|(_, size)| size).sum()
     }
 }
+
+/// An image that takes the place of one of its key.
+type Known = (NewImage, Stored);
 
 /// Which images go.
 struct Plan<'a> {
@@ -270,20 +275,49 @@ impl Store {
         } else {
             written?;
         }
-        let left = |r: &&Reference| !references.contains(r);
-        let still: HashSet<_> = all(cached)
-            .filter(left)
-            .filter_map(Reference::key)
-            .collect();
-        let mut keys: Vec<_> = references.iter().filter_map(|r| r.key()).collect();
-        keys.retain(|key| !still.contains(key));
         let lost = lost_members(cached, references);
-        self.indexed(|index| index.forget(&keys, &lost))?;
+        let (keys, instead) = self.orphans(cached, references)?;
+        self.indexed(|index| {
+            index.forget(&keys, &lost)?;
+            let mut instead = instead.iter();
+            instead.try_for_each(|(image, stored)| index.put_image(image, *stored))
+        })?;
         self.hot.changed();
         self.stamp(writing)?;
         self.take_out(&free, u64::MAX, gone)?;
         gone.images += dropped.len() as u64;
         Ok(())
+    }
+
+    /// The keys that mean no image any more, or one that no reference is left of; with the images that take the place of those.
+    fn orphans(
+        &self,
+        cached: &[Cached],
+        references: &HashSet<&Reference>,
+    ) -> Result<(Vec<ImageKey>, Vec<Known>), StoreError> {
+        let keys: HashSet<ImageKey> = references.iter().filter_map(|r| r.key()).collect();
+        let mut left: HashMap<ImageKey, Vec<&Reference>> = HashMap::new();
+        for reference in all(cached).filter(|r| !references.contains(r)) {
+            if let Some(key) = reference.key().filter(|key| keys.contains(key)) {
+                left.entry(key).or_default().push(reference);
+            }
+        }
+        let (mut gone, mut instead) = (Vec::new(), Vec::new());
+        for key in keys {
+            let left = left.remove(&key).unwrap_or_default();
+            let now = self.indexed(|index| index.image(&key))?;
+            if now.is_some_and(|(now, _)| left.iter().any(|r| r.index == now.index)) {
+                continue;
+            }
+            let next = left.into_iter().max_by_key(|r| (!r.imported, r.time));
+            let image = next.map(|r| rebuild::image(&self.root, r)).transpose()?;
+            if let (Some(Some(image)), Some(r)) = (image, next) {
+                let (index, size) = (r.index, r.size);
+                instead.push((image, Stored { index, size }));
+            }
+            gone.push(key);
+        }
+        Ok((gone, instead))
     }
 
     fn drop_references(

@@ -60,10 +60,13 @@ impl Store {
     fn meant(&self, name: &str, tag: &str) -> Option<(Reference, Listed)> {
         let parsed = ImageName::parse(name).ok()?;
         let layout = self.lock_layout();
+        let tag = layout.spelled(name, tag);
         let commit = tag.parse::<Commit>().ok();
-        let same = |r: &&Reference| r.name == name && Some(r.commit) == commit;
+        // A quantisation is not all of a commit.
+        let plain = |r: &Reference| r.selection.quantisation().is_none();
+        let same = |r: &&Reference| r.name == name && Some(r.commit) == commit && plain(r);
         let reference = layout
-            .find(name, tag)
+            .find(name, &tag)
             .or_else(|| layout.references().find(same))?;
         let listed = Listed {
             tag: Some(tag.parse().ok()?),

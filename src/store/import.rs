@@ -8,29 +8,30 @@
 mod input;
 mod publish;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::TryLockError;
 use std::time::SystemTime;
 
 use super::budget::{Bytes, Limit, Limits, Reservation};
-use super::{Lease, Store, StoreError, blobs, pump, staging};
+use super::{Lease, Staging, Store, StoreError, blobs, pump, staging};
 use crate::bundle::{
     Archive, ArchiveError, Checked, Contents, Entry, List, MAX_DOCUMENT, OCI_LAYOUT, Part, Refusal,
     check,
 };
 use crate::layer::Sink;
 use crate::oci::Digest;
-use input::{Input, Watch};
+use input::{Input, Watch, content, skip};
 
-/// The file beside a staged blob that says that its bytes were held against its digest.
-const VERIFIED: &str = "verified";
+/// The most bytes of documents that are made because the images have one platform only.
+const MAX_MADE: u64 = 64 << 20;
 
 /// How a bundle is taken in.
 #[derive(Debug, Clone, Copy)]
 pub struct ImportOptions {
-    /// Whether what an earlier import has verified is not read again, and what this one has verified stays if it fails.
+    /// Whether what an earlier import has verified is not written again, and what this one has verified stays if it is cut off.
     pub resume: bool,
     /// Whether everybody may read what the bundle tells nothing of.
     pub public: bool,
@@ -72,6 +73,9 @@ pub enum ImportError {
         /// What stands in the way.
         limit: Limit,
     },
+    /// Nobody wanted to go on.
+    #[error("the import was given up")]
+    GivenUp,
     /// One is at work already.
     #[error("another bundle is being imported; try again when that is done")]
     Busy,
@@ -117,8 +121,11 @@ impl Store {
         now: SystemTime,
         tell: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Imported, ImportError> {
-        let Ok(_one) = self.importing.try_lock() else {
-            return Err(ImportError::Busy);
+        let _one = match self.importing.try_lock() {
+            Ok(one) => one,
+            // It guards nothing but itself.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(ImportError::Busy),
         };
         let mut import = Import {
             store: self,
@@ -135,11 +142,15 @@ impl Store {
         if input.is_regular() {
             import.look_ahead(&mut input)?;
         }
-        let read = import.read(Watch::new(input, tell));
-        import.keep = options.resume && read.as_ref().is_err_and(is_cut_off);
-        let contents = read?;
-        let images = import.check(&contents)?;
-        import.publish(&images, now)
+        let mut far = (0, 0);
+        let mut watch = |done, total| {
+            far = (done, total);
+            tell(done, total)
+        };
+        let read = import.read(Watch::new(input, &mut watch));
+        let images = read.and_then(|contents| import.check(&contents, &mut || tell(far.0, far.1)));
+        import.keep = options.resume && images.as_ref().is_err_and(is_cut_off);
+        import.publish(&images?, now)
     }
 }
 
@@ -148,7 +159,10 @@ fn is_cut_off(error: &ImportError) -> bool {
     match error {
         ImportError::Archive(error) => !matches!(error, ArchiveError::Entry { .. }),
         ImportError::Content(_) => false,
-        ImportError::NoRoom { .. } | ImportError::Busy | ImportError::Store(_) => true,
+        ImportError::NoRoom { .. }
+        | ImportError::GivenUp
+        | ImportError::Busy
+        | ImportError::Store(_) => true,
     }
 }
 
@@ -160,18 +174,13 @@ fn key(digest: &Digest) -> Digest {
 impl Import<'_> {
     /// Whether an earlier import has verified a blob.
     fn is_staged(&self, digest: &Digest, size: u64) -> bool {
-        let folder = staging::folder(&self.store.root, &key(digest));
-        let length = fs::metadata(folder.join("layer")).map(|m| m.len());
-        folder.join(VERIFIED).is_file() && length.is_ok_and(|length| length == size)
+        staging::is_verified(&self.store.root, &key(digest), digest, size)
     }
 
     /// Gives up what earlier imports have left.
     fn forget_earlier(&self) -> Result<(), StoreError> {
         for (key, _) in self.store.room.idle() {
-            if staging::folder(&self.store.root, &key)
-                .join(VERIFIED)
-                .is_file()
-            {
+            if staging::has_verified(&self.store.root, &key) {
                 self.store.discard(&key)?;
             }
         }
@@ -239,7 +248,7 @@ impl Import<'_> {
         }
     }
 
-    /// Takes a blob, or goes past it if it is known.
+    /// Takes a blob. One that is known is read all the same: only who has its bytes may give them to an image.
     fn blob(
         &mut self,
         archive: &mut Archive<Watch<'_>>,
@@ -248,21 +257,18 @@ impl Import<'_> {
     ) -> Result<(), ImportError> {
         self.leases.push(self.store.lease(&digest));
         let here = blobs::has(&self.store.root, &digest, size);
-        let place = if !here && self.is_staged(&digest, size) {
+        if !here {
             self.reserve(&[(key(&digest), size)])?;
-            skip(archive)?;
-            Place::Staged
-        } else if !here {
-            self.reserve(&[(key(&digest), size)])?;
-            self.write(archive, &digest, size)?;
-            Place::Staged
-        } else if self.options.resume {
-            skip(archive)?;
-            Place::Here { proven: false }
-        } else {
+        }
+        if here || self.is_staged(&digest, size) {
             let hashed = pump::<std::io::Error>(archive, size, &mut |_| Ok(()));
             self.hashed(archive, &digest, hashed.map_err(|e| archive.failed(e))?)?;
-            Place::Here { proven: true }
+        } else {
+            self.write(archive, &digest, size)?;
+        }
+        let place = match here {
+            true => Place::Here { proven: true },
+            false => Place::Staged,
         };
         self.blobs.insert(digest, (size, place));
         Ok(())
@@ -288,6 +294,7 @@ impl Import<'_> {
         size: u64,
     ) -> Result<(), ImportError> {
         let mut staging = self.store.stage(&key(digest), size)?;
+        staging.take_back()?;
         let mut at = 0;
         let mut failed = None;
         let hashed = pump::<std::io::Error>(archive, size, &mut |piece| {
@@ -302,25 +309,40 @@ impl Import<'_> {
             return Err(error.into());
         }
         self.hashed(archive, digest, hashed.map_err(|e| archive.failed(e))?)?;
-        staging.settle()?;
-        File::create(staging.folder().join(VERIFIED))
-            .map_err(StoreError::io("noting a verified blob"))?;
-        staging.keep();
+        staging.verified(digest)?;
         Ok(())
     }
 
+    /// The staging of a blob of which every byte was verified.
+    fn whole(&self, digest: &Digest, size: u64) -> Result<Staging, StoreError> {
+        let lost = || {
+            let why = std::io::Error::other("it was lost while it was imported; import it again");
+            StoreError::io(format!("publishing the blob {digest}"))(why)
+        };
+        if !self.is_staged(digest, size) {
+            return Err(lost());
+        }
+        let staging = self.store.stage(&key(digest), size)?;
+        match staging.is_found() {
+            true => Ok(staging),
+            false => Err(lost()),
+        }
+    }
+
     /// Follows every image through its documents, and holds what it needs against what the bundle has.
-    fn check(&mut self, contents: &Contents) -> Result<Vec<Checked>, ImportError> {
-        let mut images = Vec::new();
+    fn check(
+        &mut self,
+        contents: &Contents,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Checked>, ImportError> {
+        let images = self.follow(contents, go_on)?;
         let mut needed: BTreeMap<Digest, u64> = BTreeMap::new();
-        for image in &contents.images {
-            let checked = check(image, &mut |digest: &Digest| self.document(digest))?;
+        for checked in &images {
             for (digest, size) in &checked.blobs {
                 if *needed.entry(*digest).or_insert(*size) != *size {
                     return Err(about(digest, "has two lengths").into());
                 }
             }
-            images.push(checked);
         }
         for (digest, (size, _)) in &self.blobs {
             match needed.get(digest) {
@@ -334,6 +356,39 @@ impl Import<'_> {
         needed.retain(|digest, _| !self.blobs.contains_key(digest));
         self.check_omitted(contents, &List(needed))?;
         self.check_proven(&images)?;
+        Ok(images)
+    }
+
+    /// Follows every image through its documents. What is made of them stays within bounds, and a name means one image.
+    fn follow(
+        &self,
+        contents: &Contents,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Checked>, ImportError> {
+        let (mut images, mut made) = (Vec::new(), 0);
+        let (mut titles, mut tops) = (HashMap::new(), HashSet::new());
+        for image in &contents.images {
+            if !go_on() {
+                return Err(ImportError::GivenUp);
+            }
+            let mut checked = check(image, &mut |digest: &Digest| self.document(digest))?;
+            let title = (checked.name.clone(), checked.tag.clone());
+            let index = checked.index.0;
+            if *titles.entry(title).or_insert(index) != index {
+                let title = format!("{}:{}", checked.name, checked.tag);
+                return Err(Refusal::new(title, "is the name of two images of the bundle").into());
+            }
+            // Another tag of the same needs nothing besides.
+            if !tops.insert((image.top.digest, checked.name.clone(), checked.layout)) {
+                checked.made.clear();
+            }
+            made += checked.made.iter().map(|d| d.descriptor.size).sum::<u64>();
+            if made > MAX_MADE {
+                let why = "has too many images of one platform; copy them with all of their platforms (skopeo copy --all), or fewer at once";
+                return Err(Refusal::new("the bundle", why).into());
+            }
+            images.push(checked);
+        }
         Ok(images)
     }
 
@@ -367,7 +422,7 @@ impl Import<'_> {
             };
             for digest in image.blobs.keys().filter(named) {
                 if !self.store.is_open_to(image.name.repo(), digest)? {
-                    let why = "is here, but belongs to other repositories that not everybody may read; export without --since, and import without --resume";
+                    let why = "is here, but belongs to other repositories that not everybody may read; export without --since";
                     return Err(about(digest, why).into());
                 }
             }
@@ -421,25 +476,11 @@ fn about(digest: &Digest, why: &str) -> Refusal {
     Refusal::new(format!("the blob {digest}"), why)
 }
 
-/// The content of a small entry.
-fn content<R: Read>(archive: &mut Archive<R>) -> Result<Vec<u8>, ArchiveError> {
-    let mut bytes = Vec::new();
-    let read = archive.read_to_end(&mut bytes);
-    read.map_err(|error| archive.failed(error))?;
-    Ok(bytes)
-}
-
-/// Goes past an entry's content, without reading it where that can be done.
-fn skip<R: input::Skip>(archive: &mut Archive<R>) -> Result<(), ArchiveError> {
-    let left = archive.left();
-    let skipped = archive.input().skip(left);
-    let skipped = skipped.map_err(|error| archive.failed(error))?;
-    archive.skipped(skipped);
-    Ok(())
-}
-
 /// Whether the bytes are those of an `oci-layout` that is known.
 fn is_layout(bytes: &[u8]) -> bool {
     let parsed = |bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok();
     parsed(bytes).is_some() && parsed(bytes) == parsed(OCI_LAYOUT.as_bytes())
 }
+
+#[cfg(test)]
+mod tests;

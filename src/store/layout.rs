@@ -11,7 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::facts::Facts;
-use super::{StoreError, blobs};
+use super::{ImageKey, StoreError, blobs};
 use crate::bundle::{COMMIT, LAYOUT, PINNED, REF_NAME, REPOSITORY, SELECTION, TIME, VISIBILITY};
 use crate::image::{ImageName, Layout as LayerLayout, Selection};
 use crate::oci::{Descriptor, Digest, MEDIA_INDEX};
@@ -197,10 +197,20 @@ impl Layout {
         })
     }
 
-    /// Whether all that is known of an image came with bundles; of one that nothing means, it is `unknown`.
-    pub(super) fn is_imported(&self, index: &Digest, unknown: bool) -> bool {
+    /// Whether an image came with a bundle. One that nothing means may have.
+    pub(super) fn is_imported(&self, index: &Digest) -> bool {
         let mut same = self.references().filter(|r| r.index == *index).peekable();
-        (same.peek().is_none() && unknown) || same.any(|r| r.imported)
+        same.peek().is_none() || same.any(|r| r.imported)
+    }
+
+    /// The references to images of a key.
+    pub(super) fn of_key<'a>(&'a self, key: &'a ImageKey) -> impl Iterator<Item = &'a Reference> {
+        let first = (key.name.to_string(), String::new());
+        let of_name = self.references.range(first..).map(|(_, r)| r);
+        of_name
+            .take_while(|r| r.name == key.name.as_str())
+            .filter(|r| (r.layout, r.commit) == (key.layout, key.commit))
+            .filter(|r| r.selection == key.selection)
     }
 
     /// Descriptors of other tools.

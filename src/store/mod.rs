@@ -421,7 +421,7 @@ impl Store {
             size: stored.size,
             time: now,
             pinned: false,
-            imported: self.lock_layout().is_imported(&stored.index, false),
+            imported: self.lock_layout().is_imported(&stored.index),
         };
         let writing = self.lock_writing();
         if self.indexed(|index| index.image(key))?.is_none() {

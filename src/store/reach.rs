@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::index::Sizes;
 use super::layout::Reference;
 use super::usage::{Moment, moment};
-use super::{ImageKey, Store, StoreError, Writing, blobs, orders};
+use super::{ImageKey, Store, StoreError, Stored, Writing, blobs, orders, rebuild};
 use crate::image::ImageName;
 use crate::oci::Digest;
 
@@ -73,6 +73,18 @@ impl Store {
                 })
             })
             .collect()
+    }
+
+    /// The image that a reference means, if all of its blobs are here. Its documents are read, if the index has another one in its place.
+    pub fn image_of(&self, reference: &Reference) -> Result<Option<Stored>, StoreError> {
+        let (index, size) = (reference.index, reference.size);
+        if rebuild::image(&self.root, reference)?.is_none() {
+            return Ok(None);
+        }
+        let blobs = self.blobs_of(index, std::slice::from_ref(reference))?;
+        let whole = |(digest, size): &(Digest, u64)| blobs::has(&self.root, digest, *size);
+        let whole = blobs.iter().all(whole) && blobs::has(&self.root, &index, size);
+        Ok(whole.then_some(Stored { index, size }))
     }
 
     /// As the sled index knows it, else as its documents tell.

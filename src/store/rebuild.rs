@@ -7,9 +7,9 @@ use std::path::Path;
 use super::index::Index;
 use super::layout::{Layout, Reference};
 use super::{ImageKey, NewImage, StoreError, Stored, blobs, finished};
-use crate::image::ImageName;
 use crate::image::{Document, LayerRecord, RECIPE};
 use crate::oci::{Config, Descriptor, Digest, Index as ImageIndex, Manifest};
+use crate::repo::RepoId;
 
 /// Opens the index of `layout`. Whatever is wrong with the old one costs a rebuild, nothing else.
 pub(super) fn open(root: &Path, layout: &Layout) -> Result<Index, StoreError> {
@@ -54,7 +54,10 @@ fn set_aside(root: &Path, folder: &Path) -> Result<(), StoreError> {
 fn rebuild(root: &Path, folder: &Path, layout: &Layout) -> Result<Index, StoreError> {
     let index = Index::open(folder)?;
     let mut images = 0_u64;
-    for reference in layout.references() {
+    let mut references: Vec<&Reference> = layout.references().collect();
+    // Of several images of one key the last one counts: what was made here, and the newest of that.
+    references.sort_by_key(|r| (!r.imported, r.time));
+    for reference in references {
         match image(root, reference)? {
             Some(image) => {
                 let stored = Stored {
@@ -89,25 +92,36 @@ fn rebuild(root: &Path, folder: &Path, layout: &Layout) -> Result<Index, StoreEr
 
 /// Reads an image back from its documents; `None` if one is missing or not what its digest says.
 pub(super) fn image(root: &Path, reference: &Reference) -> Result<Option<NewImage>, StoreError> {
-    let Ok(name) = ImageName::parse(&reference.name) else {
+    let Some(key) = reference.key() else {
         return Ok(None);
     };
+    let mut read = |digest| document(root, digest);
+    image_from(&mut read, key, &reference.repo, reference.index)
+}
+
+/// The same, from documents that `read` gives.
+pub(super) fn image_from<E>(
+    read: &mut dyn FnMut(Digest) -> Result<Option<Document>, E>,
+    key: ImageKey,
+    repo: &RepoId,
+    index: Digest,
+) -> Result<Option<NewImage>, E> {
     let mut documents = Vec::new();
     let mut layers = Vec::new();
-    let Some(top) = document(root, reference.index)? else {
+    let Some(top) = read(index)? else {
         return Ok(None);
     };
     let Ok(index) = serde_json::from_slice::<ImageIndex>(&top.bytes) else {
         return Ok(None);
     };
     for descriptor in &index.manifests {
-        let Some(bytes) = document(root, descriptor.digest)? else {
+        let Some(bytes) = read(descriptor.digest)? else {
             return Ok(None);
         };
         let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes.bytes) else {
             return Ok(None);
         };
-        let Some(config) = document(root, manifest.config.digest)? else {
+        let Some(config) = read(manifest.config.digest)? else {
             return Ok(None);
         };
         let Ok(parsed) = serde_json::from_slice::<Config>(&config.bytes) else {
@@ -119,13 +133,8 @@ pub(super) fn image(root: &Path, reference: &Reference) -> Result<Option<NewImag
     }
     documents.push(described(top, crate::oci::MEDIA_INDEX));
     Ok(Some(NewImage {
-        key: ImageKey {
-            name,
-            layout: reference.layout,
-            selection: reference.selection.clone(),
-            commit: reference.commit,
-        },
-        repo: reference.repo.clone(),
+        key,
+        repo: repo.clone(),
         layers,
         documents,
     }))
@@ -156,16 +165,21 @@ fn document(root: &Path, digest: Digest) -> Result<Option<Document>, StoreError>
     });
     Ok(read
         .filter(|bytes| Digest::of(bytes) == digest)
-        .map(|bytes| Document {
-            descriptor: Descriptor {
-                media_type: String::new(),
-                digest,
-                size: bytes.len() as u64,
-                platform: None,
-                annotations: std::collections::BTreeMap::new(),
-            },
-            bytes,
-        }))
+        .map(|bytes| named(digest, bytes)))
+}
+
+/// A document of which its media type is told later.
+pub(super) fn named(digest: Digest, bytes: Vec<u8>) -> Document {
+    Document {
+        descriptor: Descriptor {
+            media_type: String::new(),
+            digest,
+            size: bytes.len() as u64,
+            platform: None,
+            annotations: std::collections::BTreeMap::new(),
+        },
+        bytes,
+    }
 }
 
 fn described(mut document: Document, media_type: &str) -> Document {

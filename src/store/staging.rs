@@ -41,6 +41,9 @@ const DISK_PACE: u128 = 200;
 /// A layer that nobody went on with for so long is given up.
 pub(super) const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The file beside a layer that says that all of its bytes were held against a digest.
+const VERIFIED: &str = "verified";
+
 /// Where the layer of a recipe is filled.
 pub(super) fn folder(root: &Path, recipe: &Digest) -> PathBuf {
     root.join("staging").join(format!("layer-{}", recipe.hex()))
@@ -98,6 +101,34 @@ pub(super) fn discard(root: &Path, recipe: &Digest) -> Result<(), StoreError> {
             Err(StoreError::io("removing a staging folder")(error))
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether something is there that was verified.
+pub(super) fn has_verified(root: &Path, recipe: &Digest) -> bool {
+    folder(root, recipe).join(VERIFIED).is_file()
+}
+
+/// Whether all `size` bytes that are there were held against this digest.
+pub(super) fn is_verified(root: &Path, recipe: &Digest, digest: &Digest, size: u64) -> bool {
+    let folder = folder(root, recipe);
+    let length = fs::metadata(folder.join("layer")).map(|m| m.len());
+    let told = fs::read(folder.join(VERIFIED));
+    length.is_ok_and(|length| length == size)
+        && told.is_ok_and(|told| told == verdict(digest, size).as_bytes())
+}
+
+/// What stands in the file that says it.
+fn verdict(digest: &Digest, size: u64) -> String {
+    format!("{digest} {size}\n")
+}
+
+/// Takes back that bytes were verified, before other ones are written.
+fn take_back(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(VERIFIED)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => File::open(folder)?.sync_all(),
     }
 }
 
@@ -193,18 +224,23 @@ impl Staging {
         self.file.read_exact_at(member, range.start).is_ok() && plan.read_back(chunk, member, data)
     }
 
-    /// Where it stands.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// Other bytes are going to be written: nothing of it is verified.
+    pub(super) fn take_back(&self) -> Result<(), StoreError> {
+        take_back(&self.folder).map_err(StoreError::io("taking back what was verified"))
     }
 
-    /// Brings all that was written to the disk.
-    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+    /// All of its bytes were held against a digest: brings them to the disk, notes it, and lets it stay.
+    pub(super) fn verified(&mut self, digest: &Digest) -> Result<(), StoreError> {
         let settled = self
             .back_to_cache()
             .and_then(|()| self.writeback.end())
             .and_then(|()| self.file.sync_data());
-        settled.map_err(StoreError::io("writing out a staging file"))
+        settled.map_err(StoreError::io("writing out a staging file"))?;
+        let text = verdict(digest, self.size);
+        fs::write(self.folder.join(VERIFIED), text)
+            .map_err(StoreError::io("noting a verified blob"))?;
+        self.keep();
+        Ok(())
     }
 
     /// Makes the layer a blob: fsync, rename, fsync of the folder.
@@ -226,6 +262,7 @@ impl Staging {
 
 fn begin(folder: &Path, size: u64) -> io::Result<File> {
     fs::create_dir_all(folder)?;
+    take_back(folder)?;
     let file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -374,3 +374,53 @@ fn a_collection_that_fails_forgets_nothing_that_is_left_to_collect() {
     fs::rename(&away, &staging).expect("renamed");
     assert_eq!(store.collect_left().expect("collected").blobs, 1);
 }
+
+/// Two images of one key, the second one in the place of the first.
+fn two_of_a_key(store: &Store) -> (NewImage, Stored, Stored) {
+    let first = image(store, COMMIT, b"layer one");
+    let one = store.publish_image(&first, &tag("one"), now());
+    let second = image(store, COMMIT, b"layer two");
+    let two = store.publish_image(&second, &tag("two"), now());
+    (first, one.expect("published"), two.expect("published"))
+}
+
+#[test]
+fn an_image_is_found_again_when_the_one_that_took_its_place_is_removed() {
+    let root = tempfile::tempdir().expect("a folder");
+    let store = Store::open(root.path()).expect("a store");
+    let (image, one, two) = two_of_a_key(&store);
+    assert_eq!(store.image(&image.key).expect("an index"), Some(two));
+    store.remove("org/model", Some("two")).expect("removed");
+    assert_eq!(store.image(&image.key).expect("an index"), Some(one));
+    store.remove("org/model", Some("one")).expect("removed");
+    assert_eq!(store.image(&image.key).expect("an index"), None);
+}
+
+#[test]
+fn a_reference_means_its_own_image_although_its_commit_has_another_one() {
+    let root = tempfile::tempdir().expect("a folder");
+    let store = Store::open(root.path()).expect("a store");
+    let (image, one, _) = two_of_a_key(&store);
+    let reference = store.reference(&image.key.name, &tag("one"));
+    let reference = reference.expect("a reference");
+    assert_eq!(store.image_of(&reference).expect("documents"), Some(one));
+    let layer = image.layers[0].descriptor.digest;
+    fs::remove_file(root.path().join(blobs::place(&layer))).expect("removed");
+    assert_eq!(store.image_of(&reference).expect("documents"), None);
+}
+
+#[test]
+fn an_image_of_which_nothing_tells_where_it_came_from_counts_as_imported() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (image, stored) = publish(root.path());
+    let store = Store::open(root.path()).expect("a store");
+    store.remove("org/model", None).expect("removed");
+    // As a crash leaves it between the index and index.json.
+    store
+        .indexed(|index| index.put_image(&image, stored))
+        .expect("an index");
+    let noted = store.set_tag(&image.key, &image.repo, stored, &tag("main"), now());
+    noted.expect("noted");
+    let reference = store.reference(&image.key.name, &tag("main"));
+    assert!(reference.expect("a reference").imported);
+}

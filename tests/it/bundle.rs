@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use hf_oci::control::{Event, Transfer, transfer};
 use hf_oci::oci::Digest;
 use hf_oci::store::Store;
 use serde_json::Value;
@@ -247,7 +248,8 @@ async fn an_import_that_was_cut_off_writes_nothing_twice() {
     let largest = || {
         let files = tree(&site.offline()).into_keys().filter(|p| p.is_file());
         let file = files.max_by_key(|p| fs::metadata(p).expect("a file").len());
-        fs::metadata(file.expect("a file")).expect("a file").ino()
+        let file = fs::metadata(file.expect("a file")).expect("a file");
+        (file.ino(), file.mtime(), file.mtime_nsec())
     };
     let staged = largest();
     done(
@@ -259,6 +261,29 @@ async fn an_import_that_was_cut_off_writes_nothing_twice() {
     let proxy = offline(&site).await;
     assert_eq!(proxy.files("org/demo", "v1").await.len(), 3);
     assert_eq!(proxy.staged(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_is_interrupted_leaves_nothing_behind() {
+    let site = Site::new().await;
+    let bundle = fs::read(site.export("a.tar", &["org/demo:v1"])).expect("a bundle");
+    drop(Store::open(&site.offline()).expect("a store"));
+    let staged = || {
+        let staging = fs::read_dir(site.offline().join("staging")).expect("a folder");
+        staging.map(|entry| entry.expect("an entry").file_name())
+    };
+    let mut import = command(&site.offline(), &["import", "-"]);
+    let import = import.stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut import = import.spawn().expect("it runs");
+    let mut stdin = import.stdin.take().expect("a pipe");
+    stdin.write_all(&bundle[..bundle.len() / 2]).expect("taken");
+    while staged().next().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let id = rustix::process::Pid::from_child(&import);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("sent");
+    assert_eq!(import.wait().expect("gone").code(), Some(130));
+    assert_eq!(staged().collect::<Vec<_>>(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,6 +302,118 @@ async fn what_is_being_exported_is_not_deleted() {
     assert!(export.wait().expect("gone").success());
     fs::write(site.path("a.tar"), bytes).expect("written");
     done(&site.offline(), &["import", text(&site.path("a.tar"))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exports_keep_no_other_command_waiting() {
+    let site = Site::new().await;
+    let _server = Server::start(&site.online(), &site.hub, &[]);
+    let request = Transfer::Hold {
+        images: vec![("org/demo".to_owned(), "v1".to_owned())],
+    };
+    let mut last = None;
+    let mut hold = || {
+        let each = &mut |event| {
+            last = Some(event);
+            true
+        };
+        let held = transfer(&site.online(), &request, None, each);
+        (held.expect("an answer"), last.take())
+    };
+    // More than the server answers at once.
+    let held: Vec<_> = (0..64).map(|_| hold()).collect();
+    assert!(held.iter().all(|(_, last)| *last == Some(Event::Held)));
+    assert!(done(&site.online(), &["ls"]).contains("org/demo"));
+    let (_, refused) = hold();
+    let busy = matches!(&refused, Some(Event::Failed { message }) if message.contains("busy"));
+    assert!(busy, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_exports_to_one_file_one_is_refused() {
+    let site = Site::new().await;
+    let (out, partial) = (site.path("a.tar"), site.path("a.tar.partial"));
+    fs::write(&partial, "of the other").expect("written");
+    let other = File::open(&partial).expect("a file");
+    other.lock().expect("locked");
+    let args = ["export", "org/demo:v1", "-o", text(&out)];
+    let (code, said) = run(&site.online(), &args);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("another export is writing"), "{said}");
+    let left = fs::read_to_string(&partial).expect("a file");
+    assert_eq!(left, "of the other");
+    drop(other);
+    done(&site.online(), &args);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_replaces_files_and_nothing_else() {
+    let site = Site::new().await;
+    let whole = fs::read(site.export("a.tar", &["org/demo:v1"])).expect("a bundle");
+    let (link, far) = (site.path("link.tar"), site.path("far.tar"));
+    fs::write(&far, "before").expect("written");
+    std::os::unix::fs::symlink(&far, &link).expect("a link");
+    site.export("link.tar", &["org/demo:v1"]);
+    assert!(fs::symlink_metadata(&link).expect("a link").is_symlink());
+    assert!(fs::read(&far).expect("a bundle") == whole);
+    let socket = site.path("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    for place in [text(&socket), "/dev/null"] {
+        let (code, said) = run(&site.online(), &["export", "org/demo:v1", "-o", place]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("no regular file"), "{said}");
+    }
+    assert!(socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_a_bundle_that_failed_is_not_written() {
+    let site = Site::new().await;
+    let list = site.path("keep.list");
+    fs::write(&list, "of the former").expect("written");
+    let out = site.path("nowhere/a.tar");
+    let args = ["export", "org/demo:v1", "-o", text(&out), "--list"];
+    let args: Vec<&str> = args.into_iter().chain([text(&list)]).collect();
+    let (code, said) = run(&site.online(), &args);
+    assert_eq!(code, 1, "{said}");
+    let kept = fs::read_to_string(&list).expect("a list");
+    assert_eq!(kept, "of the former");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quantisation_is_exported_by_any_spelling_and_never_as_its_commit() {
+    let files = Files::new().file("README.md", "x");
+    let files = files.pattern("model-BF16.gguf", 100_000, 1);
+    let files = files.pattern("model-Q8_0.gguf", 100_000, 2);
+    let hub = Hub::start(World::new().repo(Repo::model("org/gguf").commit(files))).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("online");
+    let proxy = Proxy::start_on(&hub, &data).await;
+    let (_, part) = proxy.index("org/gguf", "bf16").await;
+    let commit = hub.sha("org/gguf", "main");
+    let out = folder.path().join("a.tar");
+    let args = |image: String| {
+        [
+            "export".to_owned(),
+            image,
+            "-o".to_owned(),
+            text(&out).to_owned(),
+        ]
+    };
+    proxy.stop().await;
+    let run = |image: String| {
+        let args = args(image);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        run(&data, &args)
+    };
+    let (code, said) = run(format!("org/gguf:{commit}"));
+    assert_eq!(code, 4, "a part was exported as the whole: {said}");
+    let (code, said) = run("org/gguf:BF16".to_owned());
+    assert_eq!(code, 0, "{said}");
+    let bundle = fs::read(&out).expect("a bundle");
+    let title = b"org/gguf:bf16";
+    assert!(bundle.windows(title.len()).any(|part| part == title));
+    assert!(!part.manifests.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

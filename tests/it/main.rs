@@ -9,6 +9,7 @@ mod harness;
 mod access;
 mod bad_input;
 mod bundle;
+mod bundle_clash;
 mod bundle_hostile;
 mod cli;
 mod cold;

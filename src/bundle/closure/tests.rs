@@ -95,7 +95,8 @@ impl Bundle {
     }
 
     fn refused(&self, part: &str) {
-        let why = self.check().expect_err(part).to_string();
+        let checked = self.check().map(|checked| checked.index);
+        let why = checked.expect_err(part).to_string();
         assert!(why.contains(part), "{why}");
     }
 }
@@ -209,13 +210,64 @@ fn layers_and_diff_ids_are_as_many() {
 fn labels_speak_for_the_image() {
     let mut other = bundle();
     if let Some(claims) = &mut other.listed.claims {
-        claims.repo = "org/other".parse().expect("an id");
+        claims.commit = "1".repeat(40).parse().expect("a commit");
     }
-    other.refused("another repository or commit");
+    other.refused("another commit than its labels");
     let mut named = bundle();
     named.listed.claims = None;
     named.listed.name = Some(ImageName::parse("org/other").expect("a name"));
     named.refused("another repository than its name");
+}
+
+#[test]
+fn what_an_image_costs_to_look_at_is_bounded() {
+    let long = |m: &mut Value| m["annotations"]["zz"] = json!("z".repeat(MAX_LABELS));
+    bundle()
+        .with_manifest(|_, m| long(m))
+        .refused("longer labels");
+    let longer = |m: &mut Value| m["annotations"]["zz"] = json!("z".repeat(1 << 20));
+    bundle()
+        .with_manifest(|_, m| longer(m))
+        .refused("longer than a document may be");
+    let twice = |i: &mut Value| i["manifests"][1] = i["manifests"][0].clone();
+    bundle().with_index(twice).refused("a manifest twice");
+}
+
+#[test]
+fn a_repository_that_was_renamed_keeps_its_labels() {
+    let mut renamed = bundle();
+    if let Some(claims) = &mut renamed.listed.claims {
+        claims.repo = "Other/Model".parse().expect("an id");
+    }
+    let checked = renamed.check().expect("an image");
+    assert_eq!(checked.repo.to_string(), "Other/Model");
+}
+
+#[test]
+fn a_platform_whose_labels_are_too_long_for_an_index_is_refused() {
+    let pad = |bytes: usize| {
+        let value = "z".repeat(bytes);
+        bundle().with_manifest(|bundle, manifest| {
+            manifest["annotations"]["zz"] = json!(value);
+            let digest = manifest["config"]["digest"].as_str().expect("text");
+            let mut config = bundle.value(&digest.parse().expect("a digest"));
+            config["config"]["Labels"]["zz"] = json!(value);
+            let (digest, size) = bundle.put::<Config>(&config);
+            manifest["config"]["digest"] = json!(digest);
+            manifest["config"]["size"] = json!(size);
+        })
+    };
+    // The index has its manifests besides, so there would be a length that fits into a manifest and not into an index.
+    let mut long = pad(MAX_DOCUMENT as usize - 1500);
+    let first = long.value(&long.listed.top.digest)["manifests"][0].clone();
+    long.listed = Listed {
+        top: serde_json::from_value(first).expect("a descriptor"),
+        name: None,
+        tag: None,
+        claims: None,
+    };
+    assert!(long.listed.top.size <= MAX_DOCUMENT);
+    long.refused("longer labels");
 }
 
 #[test]

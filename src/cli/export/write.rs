@@ -1,10 +1,11 @@
 //! Writing a bundle: each blob is hashed on its way out, so that none leaves that is damaged.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::aside::Aside;
 use super::blob;
 use crate::bundle::{Piece, Shape, Source};
 use crate::cli::Failure;
@@ -85,16 +86,11 @@ pub(super) fn stream(data: &Path, shape: &Shape) -> Result<(), Failure> {
 
 /// Writes a bundle to a file, which is there when it is complete and on the disk.
 pub(super) fn file(data: &Path, shape: &Shape, path: &Path, resume: bool) -> Result<(), Failure> {
-    let partial = beside(path, ".partial");
-    let fail =
-        |error: io::Error| Failure::new(format!("cannot write {}", partial.display())).from(error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(!resume)
-        .open(&partial)
-        .map_err(fail)?;
+    let aside = Aside::open(path, ".partial")?;
+    let fail = |error: io::Error| {
+        Failure::new(format!("cannot write {}", aside.path().display())).from(error)
+    };
+    let mut file = aside.file.try_clone().map_err(fail)?;
     let from = match resume {
         true => verify(&mut file, shape).map_err(fail)?,
         false => 0,
@@ -116,15 +112,12 @@ pub(super) fn file(data: &Path, shape: &Shape, path: &Path, resume: bool) -> Res
     written.map_err(|failure| {
         failure.then(format!(
             "what is written stays in {}; --resume goes on with it",
-            partial.display()
+            aside.path().display()
         ))
     })?;
     let ended = out.writeback.take().map_or(Ok(()), |mut w| w.end());
-    ended
-        .and_then(|()| out.file.sync_all())
-        .and_then(|()| fs::rename(&partial, path))
-        .and_then(|()| sync_folder(path))
-        .map_err(fail)
+    ended.map_err(fail)?;
+    aside.publish()
 }
 
 /// How many entries of a file are what they should be, from its beginning on.
@@ -164,35 +157,10 @@ fn is_there(file: &mut File, piece: &Piece) -> io::Result<bool> {
 
 /// Replaces a small file.
 pub(super) fn small(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let aside = beside(path, ".new");
-    let mut written = File::create(&aside);
-    let written = written
-        .as_mut()
-        .map_err(|error| io::Error::new(error.kind(), error.to_string()))
-        .and_then(|file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
+    let mut aside = Aside::open(path, ".new")?;
+    let written = aside.file.set_len(0);
     written
-        .and_then(|()| fs::rename(&aside, path))
-        .map_err(|error| Failure::new(format!("cannot write {}", path.display())).from(error))
-}
-
-/// A path in the same folder.
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
-}
-
-/// Makes the rename durable; some file systems cannot, and do it by themselves.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
-        synced => synced,
-    }
+        .and_then(|()| aside.file.write_all(bytes))
+        .map_err(|error| Failure::new(format!("cannot write {}", path.display())).from(error))?;
+    aside.publish()
 }

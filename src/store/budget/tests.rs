@@ -89,10 +89,41 @@ fn the_disk_keeps_what_is_to_stay_free_and_what_is_promised() {
     let limit = Limit::MinFree(50);
     assert_eq!(short, Some(Short { bytes: 10, limit }));
     // Once it is staged, the disk's own number has it.
-    counts.staged.insert(digest(1), 450);
+    counts.change(&digest(1), |_, staged| *staged = Some(450));
     assert_eq!(counts.short(&five, &DISK, &[(digest(2), 10)]), None);
     let much = limits(MinFree::Bytes(u64::MAX));
     assert!(counts.short(&much, &DISK, &[(digest(2), 10)]).is_some());
+}
+
+#[test]
+fn the_sums_are_those_of_what_there_is() {
+    let room = room(1_000_000);
+    let counted = |room: &Room| {
+        let counts = room.counts();
+        let all = counts.claims.keys().chain(counts.staged.keys());
+        let all: std::collections::HashSet<&Digest> = all.collect();
+        let mut sums = Sums::default();
+        for recipe in all {
+            let staged = counts.staged.get(recipe).copied();
+            sums.add(Sums::of(counts.claims.get(recipe), staged));
+        }
+        (sums, counts.sums)
+    };
+    let mut held = Vec::new();
+    for step in 0..200_u64 {
+        let recipe = digest((step * 7 % 5) as u8 + 5);
+        match step * 5 % 7 {
+            0 | 1 => held.push(claim(&room, &[(recipe, step), (digest(1), 3)]).expect("room")),
+            2 => room.staged(&recipe, step + 100),
+            3 => room.unstaged(&recipe),
+            4 => room.sealed(&recipe, step, true),
+            _ => drop((!held.is_empty()).then(|| held.remove(0))),
+        }
+        let (sums, kept) = counted(&room);
+        assert_eq!(kept, sums, "step {step}");
+    }
+    held.clear();
+    assert_eq!(room.used().reserved, 0);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::bundle::{Archive, ArchiveError};
+
 /// How long a pipe is waited for before it is asked whether to go on.
 const WAIT: Timespec = Timespec {
     tv_sec: 0,
@@ -13,12 +15,6 @@ const WAIT: Timespec = Timespec {
 
 /// Bytes after which it is asked whether to go on.
 const ASKED: u64 = 16 << 20;
-
-/// Something that can go past some of its bytes.
-pub(super) trait Skip: Read {
-    /// Goes past up to `bytes`, and tells past how many: all of them, or none if they have to be read.
-    fn skip(&mut self, bytes: u64) -> io::Result<u64>;
-}
 
 /// A file, or anything else.
 pub(super) struct Input {
@@ -46,6 +42,16 @@ impl Input {
         self.file.seek(SeekFrom::Start(position)).map(drop)
     }
 
+    /// Goes past bytes of a file.
+    pub(super) fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        // Beyond its end a file can be gone to as well.
+        let target = self.position()?.saturating_add(bytes);
+        if self.length.is_some_and(|length| target > length) {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.go_to(target)
+    }
+
     /// Whether a read would not wait for long.
     fn is_ready(&self) -> io::Result<bool> {
         if self.is_regular() {
@@ -62,21 +68,6 @@ impl Input {
 impl Read for &mut Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read(buffer)
-    }
-}
-
-impl Skip for &mut Input {
-    fn skip(&mut self, bytes: u64) -> io::Result<u64> {
-        let Some(length) = self.length else {
-            return Ok(0);
-        };
-        // Beyond its end a file can be gone to as well.
-        let target = self.position()?.saturating_add(bytes);
-        if target > length {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        self.go_to(target)?;
-        Ok(bytes)
     }
 }
 
@@ -122,10 +113,19 @@ impl Read for Watch<'_> {
     }
 }
 
-impl Skip for Watch<'_> {
-    fn skip(&mut self, bytes: u64) -> io::Result<u64> {
-        let skipped = (&mut &mut self.input).skip(bytes)?;
-        self.read += skipped;
-        Ok(skipped)
-    }
+/// The content of a small entry.
+pub(super) fn content<R: Read>(archive: &mut Archive<R>) -> Result<Vec<u8>, ArchiveError> {
+    let mut bytes = Vec::new();
+    let read = archive.read_to_end(&mut bytes);
+    read.map_err(|error| archive.failed(error))?;
+    Ok(bytes)
+}
+
+/// Goes past an entry's content without reading it.
+pub(super) fn skip(archive: &mut Archive<&mut Input>) -> Result<(), ArchiveError> {
+    let left = archive.left();
+    let skipped = archive.input().skip(left);
+    skipped.map_err(|error| archive.failed(error))?;
+    archive.skipped(left);
+    Ok(())
 }
