@@ -1,7 +1,7 @@
 //! A listing becomes a snapshot, a selection, layers and a plan whose length is right, or an error.
 #![no_main]
 
-use hf_oci::image::{Layout, recipe, select, split};
+use hf_oci::image::{Layout, Selection, recipe, select, split};
 use hf_oci::layer::Plan;
 use hf_oci::repo::{ContentId, Entry, FilePath, Snapshot};
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +19,7 @@ fuzz_target!(|input: (Vec<(String, u64)>, Vec<String>)| {
     let Ok(snapshot) = Snapshot::new(entries.collect()) else {
         return;
     };
-    let Ok(selected) = select(&snapshot, &components) else {
+    let Ok(selected) = select(&snapshot, &components, &Selection::default()) else {
         return;
     };
     for layer in split(selected.files, Layout::Split) {
