@@ -13,7 +13,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::Failure;
-use super::manage::{Named, Target, end, is_cache, through};
+use super::look::cache;
+use super::manage::{Named, Target, end, through};
 use crate::bundle::{Contents, List, Listed, MAX_DOCUMENT, Refusal, Shape, check};
 use crate::config::{self, ConfigError, Flags, Sources};
 use crate::control::{Connection, Event, Transfer, transfer};
@@ -212,7 +213,7 @@ pub(super) fn hold(
     data: &Path,
     images: &[(String, String)],
 ) -> Result<(Vec<Listed>, Keeper), Failure> {
-    is_cache(data)?;
+    cache(data)?;
     let request = Transfer::Hold {
         images: images.to_vec(),
     };

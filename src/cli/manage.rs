@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Failure;
+use super::look::cache;
 use crate::config::{self, ConfigError, Flags, Sources};
 use crate::control::{AskError, Event, Request, ask, execute};
 use crate::image::ImageName;
@@ -66,7 +67,7 @@ impl Target {
 
 /// Asks the server, or does it here.
 fn work(data: &Path, request: &Request, json: bool) -> Result<Event, Failure> {
-    is_cache(data)?;
+    cache(data)?;
     let last = RefCell::new(None);
     let each = |event: Event| {
         show(&event, json);
@@ -80,15 +81,6 @@ fn work(data: &Path, request: &Request, json: bool) -> Result<Event, Failure> {
     };
     through(data, asked, here)?;
     end(last.into_inner())
-}
-
-/// Fails where no cache is.
-pub(super) fn is_cache(data: &Path) -> Result<(), Failure> {
-    if data.join("oci-layout").exists() {
-        return Ok(());
-    }
-    let what = format!("there is no cache in {}", data.display());
-    Err(Failure::new(what).next("--data-dir DIR, or the configuration file that the server uses (--config), says where it is"))
 }
 
 /// Has something done by the server of a folder, or without one here. A folder that changes hands meanwhile is waited for.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Event;
 use crate::error::{Error, Kind};
-use crate::fill::{Flight, Found, Images, LayerProgress, Outcome, Ready};
+use crate::fill::{Flight, Found, Images, LayerProgress, Outcome, Ready, with_store};
 use crate::image::ImageName;
 use crate::oci::{Digest, Index, Manifest, Tag};
 use crate::store::{Store, StoreError};
@@ -216,7 +216,7 @@ impl Pulling {
             let stored = key.map_or(Ok(None), |key| store.image(&key))?;
             Ok(stored.filter(|stored| stored.index == digest))
         };
-        Ok(self.with_store(look).await?.map(Ready::from))
+        Ok(with_store(&self.store, look).await?.map(Ready::from))
     }
 
     /// Waits for an answer, and tells that it is waited for.
@@ -287,7 +287,7 @@ impl Pulling {
         bytes: Option<u64>,
     ) -> Result<Event, Error> {
         let read = move |store: &Store| described(store, &ready.index);
-        let (commit, size, layers) = self.with_store(read).await?.unwrap_or((None, 0, 0));
+        let (commit, size, layers) = with_store(&self.store, read).await?.unwrap_or((None, 0, 0));
         Ok(Event::Pulled(Box::new(PulledLine {
             image: self.image.clone(),
             commit,
@@ -298,17 +298,6 @@ impl Pulling {
             bytes,
             elapsed_ms: ms(self.started),
         })))
-    }
-
-    async fn with_store<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Error> {
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || call(&store)).await {
-            Ok(result) => result.map_err(Error::from),
-            Err(_) => Err(Error::new(Kind::Internal, "a call of the store was lost")),
-        }
     }
 }
 

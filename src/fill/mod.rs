@@ -456,11 +456,19 @@ impl Shared {
         &self,
         call: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || call(&store)).await {
-            Ok(result) => result.map_err(Error::from),
-            Err(_) => Err(Error::new(Kind::Internal, "a call of the store was lost")),
-        }
+        with_store(&self.store, call).await
+    }
+}
+
+/// Runs a call of the store where it may block. Once begun it ends, also if nobody waits for it any more.
+pub(crate) async fn with_store<T: Send + 'static>(
+    store: &Arc<Store>,
+    call: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Error> {
+    let store = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || call(&store)).await {
+        Ok(result) => result.map_err(Error::from),
+        Err(_) => Err(Error::new(Kind::Internal, "a call of the store was lost")),
     }
 }
 

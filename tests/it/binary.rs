@@ -95,3 +95,16 @@ pub fn address(log: &str) -> Option<String> {
     let (_, rest) = log.split_once("listening on ")?;
     rest.split(' ').next().map(str::to_owned)
 }
+
+/// The exit code, stdout and stderr of a command.
+pub fn run(data: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_hf-oci"))
+        .args(args)
+        .arg("--data-dir")
+        .arg(data)
+        .output()
+        .expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    let code = output.status.code().expect("a code");
+    (code, text(output.stdout), text(output.stderr))
+}

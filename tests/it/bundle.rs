@@ -113,7 +113,8 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
-async fn offline(site: &Site) -> Proxy {
+/// The other site's server.
+pub async fn offline(site: &Site) -> Proxy {
     let setup = Setup {
         offline: true,
         ..Setup::default()

@@ -9,8 +9,7 @@ use hf_oci::layer::{Sealed, Sink};
 use hf_oci::oci::Digest;
 use hf_oci::store::{ImageKey, ImportOptions, Limits, NewImage, Store, Stored};
 
-use crate::bundle::{Site, command, done, run, text, tree};
-use crate::harness::{Proxy, Setup};
+use crate::bundle::{Site, command, done, offline, run, text, tree};
 
 /// Puts an image of `org/demo` into a folder whose one layer is `content`, whatever the Hub has of that commit.
 fn craft(folder: &Path, commit: &str, content: &[u8], tag: &str) -> (ImageKey, Stored) {
@@ -53,14 +52,6 @@ fn craft(folder: &Path, commit: &str, content: &[u8], tag: &str) -> (ImageKey, S
 
 fn export(data: &Path, image: &str, to: &Path) {
     done(data, &["export", image, "-o", text(to)]);
-}
-
-async fn offline(site: &Site) -> Proxy {
-    let setup = Setup {
-        offline: true,
-        ..Setup::default()
-    };
-    Proxy::start_on_with(&site.hub, &site.offline(), setup).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,12 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::binary::Server;
+use crate::binary::{Server, run};
 use crate::harness::{Proxy, wanted};
 use crate::hub::{Files, Hub, Repo, World};
 
@@ -22,19 +21,6 @@ async fn hub() -> Hub {
         world.repo(Repo::model(format!("org/m{n}")).commit(files))
     });
     Hub::start(world).await
-}
-
-/// The exit code, stdout and stderr of a command.
-fn run(data: &Path, args: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_hf-oci"))
-        .args(args)
-        .arg("--data-dir")
-        .arg(data)
-        .output()
-        .expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    let code = output.status.code().expect("a code");
-    (code, text(output.stdout), text(output.stderr))
 }
 
 /// The last line of a command with `--json` that succeeds.

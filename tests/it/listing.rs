@@ -4,28 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::binary::Server;
+use crate::binary::{Server, run};
 use crate::harness::Proxy;
 use crate::hub::{Files, Hub, Repo, World};
 
 /// Files of 256 MiB and more have layers of their own: two revisions share one.
 const LARGE: u64 = 256 << 20;
-
-fn run(data: &Path, args: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_hf-oci"))
-        .args(args)
-        .arg("--data-dir")
-        .arg(data)
-        .output()
-        .expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    let code = output.status.code().expect("a code");
-    (code, text(output.stdout), text(output.stderr))
-}
 
 fn json(data: &Path, args: &[&str]) -> Vec<Value> {
     let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
